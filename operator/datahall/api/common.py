@@ -1,0 +1,267 @@
+"""What the kinds share: base models, rules that Python and the API server both enforce, field types, small parts.
+
+A field's docstring is its description in `kubectl explain`; the schema generator adds the default and the example
+from the field itself, so that the two cannot disagree. Defaults are applied when an object is parsed here and are
+never written to a spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    Strict,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema
+
+from .quantities import cpu_milli, memory_bytes
+
+
+class Rule(NamedTuple):
+    """A rule between fields, written twice (CEL for the API server, Python for us) under one message.
+
+    A transition rule compares with the stored object, which only the API server has: it has no `check`.
+    """
+
+    cel: str
+    message: str
+    check: Callable[[Any], bool] | None = None
+    field: str | None = None
+    """The field to blame, as a JSON path below the object that carries the rule (".queue"), if it is one field."""
+
+
+class Model(BaseModel):
+    """Every part of every kind: immutable, camelCase outside, snake_case inside."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        extra="ignore",
+    )
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        broken = [rule.message for rule in self.rules if rule.check is not None and not rule.check(self)]
+        if broken:
+            raise ValueError("; ".join(broken))
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Carry the rules into the schema, next to the fields they speak of."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        if cls.rules:
+            schema["x-kubernetes-validations"] = [
+                {"rule": rule.cel, "message": rule.message}
+                | ({"fieldPath": rule.field} if rule.field else {})
+                for rule in cls.rules
+            ]
+        return schema
+
+    def to_json(self) -> dict[str, Any]:
+        """The object as the API server takes it: camelCase, without fields that are None."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class SpecModel(Model):
+    """A part of a spec: a field that we do not know is a mistake, and is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# The API server does not turn "5" into 5 nor 1 into true; neither may we, or an object that we accept is refused there.
+Int = Annotated[int, Strict()]
+Float = Annotated[float, Strict()]
+Bool = Annotated[bool, Strict()]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+"""A DNS-1123 label: the name of a Queue, a namespace or a TrainingJob."""
+
+GPUModel = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=63)
+]
+"""A GPU model as the node's label says it: a label value."""
+
+URI = Annotated[
+    str,
+    StringConstraints(
+        # A path segment starts with no dot, or with dots and then something else: "." and ".." never stand alone.
+        pattern=r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/(\.{0,2}[A-Za-z0-9_@+=,:-]|\.{3})[A-Za-z0-9_.@+=,:-]*)+/?$",
+        max_length=1024,
+    ),
+]
+"""`pvc://CLAIM/PATH`: PATH inside a PersistentVolumeClaim of the object's namespace."""
+
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
+"""The digest of a model: SHA-256 of its manifest."""
+
+PositiveDecimal = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^([0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]+\.[0-9]*[1-9][0-9]*)([eE][+-]?[0-9]{1,2})?$",
+        max_length=32,
+    ),
+]
+"""A decimal above zero, as a string: floats do not survive every YAML and JSON tool unchanged."""
+
+Decimal = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$", max_length=32)
+]
+"""A decimal of zero or more, as a string."""
+
+Time = Annotated[
+    str, StringConstraints(max_length=64), WithJsonSchema({"type": "string", "format": "date-time"})
+]
+"""An instant in RFC 3339, UTC: `2026-11-22T15:00:00Z`. This package has no clock: it only carries them."""
+
+
+def _integer_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _quantity_schema(pattern: str, largest: int) -> dict[str, Any]:
+    return {
+        "x-kubernetes-int-or-string": True,
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "pattern": pattern,
+        "maxLength": 24,
+        "minimum": 1,
+        "maximum": largest,
+    }
+
+
+_CPU = r"^([1-9][0-9]{0,5}(\.[0-9]{1,3})?|0\.([1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|[1-9][0-9]{0,8}m)$"
+_MEMORY = r"^([1-9][0-9]{0,14}(\.[0-9]{1,3})?|0\.[0-9]{0,2}[1-9])(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+
+CPUQuantity = Annotated[
+    str,
+    StringConstraints(pattern=_CPU, max_length=24),
+    BeforeValidator(_integer_as_text),
+    WithJsonSchema(_quantity_schema(_CPU, 999_999)),
+]
+"""Cores: an integer, a decimal, or thousandths with `m`."""
+
+MemoryQuantity = Annotated[
+    str,
+    StringConstraints(pattern=_MEMORY, max_length=24),
+    BeforeValidator(_integer_as_text),
+    WithJsonSchema(_quantity_schema(_MEMORY, 999_999_999_999_999)),
+]
+"""Bytes, with a suffix such as `Mi` or `Gi` if wanted."""
+
+
+class ObjectMeta(Model):
+    """The part of an object's metadata that we read."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    creation_timestamp: str = ""
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class Resources(SpecModel):
+    """What one pod asks for; requests equal limits, so that a neighbour cannot take it away."""
+
+    gpus: Annotated[Int, Field(ge=0, le=16, examples=[1])] = 0
+    """Whole GPUs, in pieces. 0 computes on the CPU."""
+    gpu_models: Annotated[tuple[GPUModel, ...], Field(max_length=16, examples=[["H100", "A100"]])] = Field(
+        default=(), json_schema_extra={"x-kubernetes-list-type": "set"}
+    )
+    """GPU models that will do, as the nodes' GPU model label names them. Empty: any model."""
+    cpu: Annotated[CPUQuantity, Field(examples=["4"])] = "1"
+    """CPU cores, as a Kubernetes quantity."""
+    memory: Annotated[MemoryQuantity, Field(examples=["16Gi"])] = "2Gi"
+    """Memory in bytes, as a Kubernetes quantity."""
+
+    rules = (
+        Rule(
+            "!has(self.gpuModels) || size(self.gpuModels) == 0 || (has(self.gpus) && self.gpus > 0)",
+            "gpuModels needs gpus of at least 1",
+            lambda self: not self.gpu_models or self.gpus > 0,
+            field=".gpuModels",
+        ),
+        Rule(
+            "!has(self.gpuModels) || !('Any' in self.gpuModels)",
+            "gpuModels names models; leave it out for any model",
+            lambda self: "Any" not in self.gpu_models,
+            field=".gpuModels",
+        ),
+    )
+
+    @property
+    def cpu_milli(self) -> int:
+        """Thousandths of a core."""
+        return cpu_milli(self.cpu)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes."""
+        return memory_bytes(self.memory)
+
+
+class Condition(Model):
+    """One aspect of an object's state, as `metav1.Condition` lays it out."""
+
+    type: Annotated[str, Field(min_length=1, max_length=63, examples=["Running"])]
+    """Which aspect."""
+    status: Annotated[str, Field(json_schema_extra={"enum": ["True", "False", "Unknown"]}, examples=["True"])]
+    """Whether it holds: True, False or Unknown."""
+    reason: Annotated[str, Field(min_length=1, max_length=63, examples=["GangRunning"])]
+    """Why, in one word of the reason catalogue (docs/reference)."""
+    message: Annotated[str, Field(max_length=4096, examples=["2 of 2 workers run"])] = ""
+    """Why, in a sentence with numbers, for a person."""
+    last_transition_time: Annotated[Time, Field(examples=["2026-11-22T15:00:00Z"])]
+    """When `status` last changed (not the message), RFC 3339."""
+    observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0
+    """The metadata.generation that this speaks of."""
+
+
+def name_rules(kind: str) -> tuple[Rule, ...]:
+    """Rules on the name of a kind whose children carry its name: those of a Service, with room for a suffix."""
+    return (
+        Rule(
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 48",
+            f"metadata.name of a {kind} must be at most 48 lower-case letters, digits and '-', "
+            "and start with a letter: Services and pods are named after it",
+            lambda self: _is_service_name(self.metadata.name),
+        ),
+    )
+
+
+def _is_service_name(name: str) -> bool:
+    return (
+        0 < len(name) <= 48
+        and name.isascii()
+        and name[0].isalpha()
+        and name[-1] != "-"
+        and all(letter.islower() or letter.isdigit() or letter == "-" for letter in name)
+    )
+
+
+def unchanged(field: str, kind: str, *, required: bool = False) -> Rule:
+    """A transition rule on the parent of `field`: it holds too when an optional field comes or goes."""
+    same = f"self.{field} == oldSelf.{field}"
+    cel = same if required else f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})"
+    return Rule(cel, f"{field} cannot be changed once the {kind} exists: make a new one", field=f".{field}")
