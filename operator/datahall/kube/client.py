@@ -103,8 +103,9 @@ class KubeClient:
         body: Any = None,
         content_type: str = TYPE_JSON,
         params: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
     ) -> Json:
-        """One call; the decoded JSON answer.
+        """One call; the decoded JSON answer. `timeout_seconds` overrides the client's own for this call.
 
         Raises:
             UnavailableError: no answer, or 5xx.
@@ -122,7 +123,9 @@ class KubeClient:
                 data=data,
                 params=params,
                 headers=headers,
-                timeout=self._timeout,
+                timeout=self._timeout
+                if timeout_seconds is None
+                else aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=10),
             ) as response:
                 status = response.status
                 raw = await response.read()
@@ -326,8 +329,14 @@ class KubeClient:
         follow: bool = False,
         tail_lines: int | None = None,
         previous: bool = False,
+        timestamps: bool = False,
+        since_time: str | None = None,
     ) -> AsyncIterator[str]:
-        """Yield log lines of one container, without the line end."""
+        """Yield log lines of one container, without the line end.
+
+        `timestamps` puts the time (RFC 3339, nanoseconds) and a space before each line, and `since_time` leaves out
+        what is older (whole seconds): together they let a follower go on after a broken stream.
+        """
         from datahall.kube.resources import PODS
 
         params: dict[str, str] = {"follow": str(follow).lower(), "previous": str(previous).lower()}
@@ -335,6 +344,10 @@ class KubeClient:
             params["container"] = container
         if tail_lines is not None:
             params["tailLines"] = str(tail_lines)
+        if timestamps:
+            params["timestamps"] = "true"
+        if since_time is not None:
+            params["sinceTime"] = since_time
         path = PODS.path(namespace=namespace, name=name, subresource="log")
         async for line in self._stream(path, params, silent_seconds=None):
             yield line.decode(errors="replace")

@@ -15,12 +15,14 @@ class KubeError(Exception):
     Attributes:
         status: HTTP status code, 0 where no answer came.
         reason: the API server's machine-readable reason, "" where there is none.
+        body: the decoded answer, None where none came: a proxied Service answers in its own format.
     """
 
     def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
+        self.body: Any = None
 
 
 class KubeConfigError(KubeError):
@@ -78,6 +80,12 @@ def from_response(status: int, body: Any, *, what: str, retry_after: str | None 
         what: the request in words, for the message.
         retry_after: the Retry-After header.
     """
+    error = _specific(status, body, what=what, retry_after=retry_after)
+    error.body = body
+    return error
+
+
+def _specific(status: int, body: Any, *, what: str, retry_after: str | None) -> KubeError:
     reason, message = "", str(body)[:500]
     if isinstance(body, dict):
         reason = str(body.get("reason", ""))
