@@ -7,10 +7,12 @@ never written to a spec.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -99,12 +101,28 @@ GPUModel = Annotated[
 ]
 """A GPU model as the node's label says it: a label value."""
 
+
+def _text(pattern: str, max_length: int, message: str) -> tuple[Any, ...]:
+    """Constraints on a string whose pattern alone would be a poor answer to a person: both sides say `message`."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if compiled.fullmatch(value) is None:
+            raise ValueError(message)
+        return value
+
+    rule = {"rule": f"self.matches(r'{pattern}')", "message": message}
+    schema = {"type": "string", "maxLength": max_length, "x-kubernetes-validations": [rule]}
+    return (StringConstraints(max_length=max_length), AfterValidator(check), WithJsonSchema(schema))
+
+
 URI = Annotated[
     str,
-    StringConstraints(
+    *_text(
         # A path segment starts with no dot, or with dots and then something else: "." and ".." never stand alone.
-        pattern=r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/(\.{0,2}[A-Za-z0-9_@+=,:-]|\.{3})[A-Za-z0-9_.@+=,:-]*)+/?$",
-        max_length=1024,
+        r"^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/(\.{0,2}[A-Za-z0-9_@+=,:-]|\.{3})[A-Za-z0-9_.@+=,:-]*)+/?$",
+        1024,
+        "must be pvc://CLAIM/PATH: a PersistentVolumeClaim of this namespace and a path in it, without '.' or '..'",
     ),
 ]
 """`pvc://CLAIM/PATH`: PATH inside a PersistentVolumeClaim of the object's namespace."""
@@ -114,15 +132,21 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$", max_
 
 PositiveDecimal = Annotated[
     str,
-    StringConstraints(
-        pattern=r"^([0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]+\.[0-9]*[1-9][0-9]*)([eE][+-]?[0-9]{1,2})?$",
-        max_length=32,
+    *_text(
+        r"^([0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]+\.[0-9]*[1-9][0-9]*)([eE][+-]?[0-9]{1,2})?$",
+        32,
+        'must be a decimal above 0 in quotes, such as "0.001" or "1e-3"',
     ),
 ]
 """A decimal above zero, as a string: floats do not survive every YAML and JSON tool unchanged."""
 
 Decimal = Annotated[
-    str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$", max_length=32)
+    str,
+    *_text(
+        r"^[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?$",
+        32,
+        'must be a decimal of 0 or more in quotes, such as "0.01" or "1e-2"',
+    ),
 ]
 """A decimal of zero or more, as a string."""
 

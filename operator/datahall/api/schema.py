@@ -6,7 +6,7 @@ has references, nulls in unions, titles and defaults; what becomes of each is a 
 Three things are done on purpose rather than by need:
 
 - A default goes into the description, not into `default`: a default in the schema is written into stored objects,
-  which a GitOps tool then reports as drift. (The one exception, `x-datahall-stored-default`, says why where it is used.)
+  which a GitOps tool then reports as drift. (`x-datahall-stored-default` is the exception; its one use says why.)
 - `additionalProperties: false` goes away, because the API server refuses it beside `properties`. Pruning and strict
   field validation refuse unknown fields instead.
 - Lists say how they merge under server-side apply; a list that does not say is atomic.

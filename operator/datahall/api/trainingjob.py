@@ -281,6 +281,17 @@ class TrainingJobSpec(SpecModel):
             ),
         ),
         Rule(
+            "self.task != 'TextClassification' || !has(self.data) || !has(self.data.augment) || ("
+            "(!has(self.data.augment.rotateDegrees) || self.data.augment.rotateDegrees == 0.0) && "
+            "(!has(self.data.augment.translatePixels) || self.data.augment.translatePixels == 0))",
+            "data.augment changes images: TextClassification has none",
+            lambda self: (
+                self.task is not Task.TEXT_CLASSIFICATION
+                or self.data is None
+                or self.data.augment == Augment()
+            ),
+        ),
+        Rule(
             "!has(self.training) || (has(self.training.batchSize) ? self.training.batchSize : 32)"
             " >= (has(self.workers) && has(self.workers.count) ? self.workers.count : 1)"
             " * (has(self.resources) && has(self.resources.gpus) && self.resources.gpus > 1 ? self.resources.gpus : 1)",
