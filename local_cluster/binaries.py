@@ -1,0 +1,139 @@
+"""The cluster's programs, compiled from Go modules into a cache that outlives the clone.
+
+Each folder with a `go.mod` here pins a set of programs, and `go.sum` pins every byte that goes into them, so what is
+built depends on those files and the flags (near enough: also on the Go version): their hash names the folder in the
+cache. A new clone with the same pins finds everything built.
+
+The modules stand apart where their requirements clash, but the ones that use Kubernetes' libraries are held, by
+`replace`, to the versions that `go/kubernetes` has: Go then compiles each shared package once instead of four times.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_cluster.errors import ClusterError
+from local_cluster.paths import ROOM, cache_home
+from local_cluster.progress import say
+
+KUBERNETES_VERSION = "v1.36.3"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """A program and the package that builds it; `package` is `.` for a main of our own."""
+
+    name: str
+    module: str
+    """Folder of the go.mod, relative to this room."""
+    package: str
+
+
+def _kubernetes(name: str) -> Program:
+    return Program(name=name, module="go/kubernetes", package=f"k8s.io/kubernetes/cmd/{name}")
+
+
+PROGRAMS: dict[str, Program] = {
+    program.name: program
+    for program in (
+        # In the order of building: the API mode needs the first two only, and tests wait for it.
+        Program(name="etcd", module="go/kubernetes", package="go.etcd.io/etcd/server/v3"),
+        _kubernetes("kube-apiserver"),
+        _kubernetes("kube-controller-manager"),
+        _kubernetes("kube-scheduler"),
+        _kubernetes("kubectl"),
+        Program(name="kwok", module="go/kwok", package="sigs.k8s.io/kwok/cmd/kwok"),
+        _kubernetes("kubeadm"),
+        _kubernetes("kubelet"),
+        _kubernetes("kube-proxy"),
+        Program(name="coredns", module="go/coredns", package="."),
+        Program(name="gpusim", module="gpusim", package="."),
+        Program(name="pause", module="go/pause", package="."),
+        Program(name="helm", module="go/helm", package="helm.sh/helm/v4/cmd/helm"),
+    )
+}
+
+_VERSION = "k8s.io/component-base/version"
+# Without these, the API server reports v0.0.0 and kubeadm refuses to work with it. In helm the same package decides
+# what `Capabilities.KubeVersion` is when there is no cluster.
+_LDFLAGS = " ".join(
+    [
+        "-s -w",
+        f"-X {_VERSION}.gitVersion={KUBERNETES_VERSION}",
+        f"-X {_VERSION}.gitMajor=1",
+        f"-X {_VERSION}.gitMinor=36",
+        f"-X {_VERSION}.gitTreeState=clean",
+    ]
+)
+_BUILD = ("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", _LDFLAGS)
+
+
+def module_hash(folder: Path, *, flags: Iterable[str] = _BUILD) -> str:
+    """Hash of everything in the module that decides what is built: pins, own sources, flags."""
+    digest = hashlib.sha256("\0".join(flags).encode())
+    for path in sorted(folder.iterdir()):
+        if path.name in {"go.mod", "go.sum"} or path.suffix == ".go":
+            digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def location(name: str) -> Path:
+    """Where the program is, or will be once `ensure` has built it."""
+    program = PROGRAMS[name]
+    return cache_home() / "bin" / module_hash(ROOM / program.module) / name
+
+
+def ensure(*names: str) -> dict[str, Path]:
+    """Build what is missing, in the order of `PROGRAMS`, and say where each program is."""
+    paths = {name: location(name) for name in PROGRAMS if name in names}
+    for name, path in paths.items():
+        if not path.exists():
+            _build(PROGRAMS[name], path)
+    return paths
+
+
+def _build(program: Program, path: Path) -> None:
+    if shutil.which("go") is None:
+        raise ClusterError(
+            f"{program.name} must be compiled, and there is no `go` on PATH (Go 1.26 or newer)"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path.parent / f".{program.name}.lock", waiting_for=program.name):
+        if path.exists():  # built by another process while we waited
+            return
+        say(f"{program.name}: compiling")
+        started = time.monotonic()
+        unfinished = path.with_name(f".{program.name}.unfinished")
+        result = subprocess.run(
+            [*_BUILD, "-o", str(unfinished), program.package],
+            cwd=ROOM / program.module,
+            env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            tail = "\n".join(result.stderr.splitlines()[-20:])
+            raise ClusterError(f"{program.name} did not compile:\n{tail}")
+        unfinished.rename(path)  # last, so that a half-written file never counts as built
+        say(f"{program.name} built in {time.monotonic() - started:.0f} s")
+
+
+@contextmanager
+def _locked(path: Path, *, waiting_for: str) -> Iterator[None]:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{waiting_for}: another process is compiling it, waiting")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

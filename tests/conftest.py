@@ -1,0 +1,81 @@
+"""Clusters for tests: an API server for most, a hall of fake nodes for the control loop, a real node for end to end.
+
+Each is started once per session, when the first test asks for it, and ended with the session (the full cluster stays
+up: `python -m local_cluster down` ends it).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# Tests run with `--import-mode=importlib`, which leaves sys.path alone; this room is not an installed package.
+if str(REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(REPOSITORY))
+
+from local_cluster.api import ApiServer, Options  # noqa: E402
+from local_cluster.gpu_nodes import Layout  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def api_server() -> Iterator[ApiServer]:
+    """etcd and the API server alone: objects are stored and validated, nothing acts on them."""
+    with ApiServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def hall() -> Iterator[ApiServer]:
+    """Control plane with controller manager, scheduler and 8 fake nodes of 8 GPUs in 2 racks; pods run at once."""
+    options = Options(controller_manager=True, scheduler=True, layout=Layout(nodes=8))
+    with ApiServer(options) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Path:
+    """The full cluster with both images: its kubeconfig. `CLUSTER=current` takes the current context instead."""
+    command = [sys.executable, "-m", "local_cluster"]
+    up = subprocess.run([*command, "up"], cwd=REPOSITORY, check=False)
+    if up.returncode != 0:
+        pytest.fail("`python -m local_cluster up` failed: its last lines above say why", pytrace=False)
+    shown = subprocess.run([*command, "env"], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    found = re.search(r"^export KUBECONFIG=(.+)$", shown.stdout, flags=re.MULTILINE)
+    path = found.group(1) if found else os.environ.get("KUBECONFIG", str(Path.home() / ".kube" / "config"))
+    return Path(path)
+
+
+@pytest.fixture
+def kubeconfig(api_server: ApiServer) -> Path:
+    """Administrator's kubeconfig of `api_server`."""
+    return api_server.kubeconfig
+
+
+@pytest.fixture
+def namespace(api_server: ApiServer) -> str:
+    """A namespace of this test's own in `api_server`. It is left behind: the server goes with the session."""
+    return make_namespace(api_server)
+
+
+@pytest.fixture
+def hall_namespace(hall: ApiServer) -> str:
+    """A namespace of this test's own in `hall`."""
+    return make_namespace(hall)
+
+
+def make_namespace(server: ApiServer) -> str:
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    rest = server.connect()
+    try:
+        rest.call("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    finally:
+        rest.close()
+    return name
