@@ -56,6 +56,14 @@ class Model(BaseModel):
 
     rules: ClassVar[tuple[Rule, ...]] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: Any) -> Any:
+        """What the API server does with a null: it drops the field."""
+        if isinstance(value, dict) and None in value.values():
+            return {key: field for key, field in value.items() if field is not None}
+        return value
+
     @model_validator(mode="after")
     def _check_rules(self) -> Self:
         broken = [rule.message for rule in self.rules if rule.check is not None and not rule.check(self)]

@@ -65,7 +65,11 @@ class ServedModel(SpecModel):
 class Replicas(SpecModel):
     """How many pods serve."""
 
-    min: Annotated[Int, Field(ge=0, le=1000, examples=[2])] = 1
+    # The one default that the API server stores: the scale subresource answers with an error where the field is absent,
+    # and with it every autoscaler. GitOps tools do not report it, because no manifest sets the field to anything else.
+    min: Annotated[
+        Int, Field(ge=0, le=1000, examples=[2], json_schema_extra={"x-datahall-stored-default": 1})
+    ] = 1
     """Pods that serve; `kubectl scale` sets it. 0 stops serving."""
 
 
@@ -102,7 +106,7 @@ class InferenceServiceSpec(SpecModel):
     """The program that serves: Native is the packaged PyTorch server."""
     resources: Resources = Resources()
     """What each replica asks for."""
-    replicas: Replicas = Replicas()
+    replicas: Replicas = Field(default=Replicas(), json_schema_extra={"x-datahall-stored-default": {}})
     """How many pods serve."""
     batching: Batching = Batching()
     """How requests are put together."""
