@@ -171,8 +171,13 @@ class ApiServer:
             f"--service-account-signing-key-file={files.service_account_key}",
             "--service-cluster-ip-range=10.0.0.0/16",
             "--allow-privileged=true",
-            # Pods are refused until the namespace has its default service account, which the controller manager makes.
-            *([] if self.options.controller_manager else ["--disable-admission-plugins=ServiceAccount"]),
+            # The first refuses pods until the namespace has a default service account, the second taints nodes until
+            # they are Ready: it is the controller manager that makes the account and removes the taint.
+            *(
+                []
+                if self.options.controller_manager
+                else ["--disable-admission-plugins=ServiceAccount,TaintNodesByCondition"]
+            ),
             "--max-requests-inflight=4000",
             "--max-mutating-requests-inflight=2000",
             "--profiling=false",
@@ -197,12 +202,12 @@ class ApiServer:
                 "kube-controller-manager",
                 programs,
                 f"--kubeconfig={login}",
-                f"--authentication-kubeconfig={login}",
-                f"--authorization-kubeconfig={login}",
                 "--bind-address=127.0.0.1",
                 f"--secure-port={ports[0]}",
                 f"--cert-dir={self.folder / 'controller-manager'}",
                 "--leader-elect=false",
+                # The role of the user kube-controller-manager is small: each controller brings an account of its own.
+                "--use-service-account-credentials=true",
                 f"--root-ca-file={files.ca}",
                 f"--service-account-private-key-file={files.service_account_key}",
                 f"--kube-api-qps={_QPS}",
@@ -218,8 +223,6 @@ class ApiServer:
                 "kube-scheduler",
                 programs,
                 f"--config={config}",
-                f"--authentication-kubeconfig={login}",
-                f"--authorization-kubeconfig={login}",
                 "--bind-address=127.0.0.1",
                 f"--secure-port={ports[1]}",
                 f"--cert-dir={self.folder / 'scheduler'}",
@@ -244,6 +247,7 @@ class ApiServer:
             "--node-ip=127.0.0.1",
             f"--server-address=127.0.0.1:{port}",
             "--node-lease-duration-seconds=120",
+            "-v=WARN",  # by default it writes a line for each pod it plays
         )
         rest = self.connect()
         try:
@@ -351,9 +355,11 @@ def _ready(rest: Rest) -> bool:
 
 
 def _ready_nodes(rest: Rest) -> int:
+    """Nodes that can take pods: Ready, and rid of the taint they had until then."""
     items = rest.call("GET", "/api/v1/nodes?resourceVersion=0")["items"]
     return sum(
-        any(
+        not item["spec"].get("taints")
+        and any(
             condition["type"] == "Ready" and condition["status"] == "True"
             for condition in item["status"].get("conditions", [])
         )
