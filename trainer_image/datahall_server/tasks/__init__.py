@@ -1,0 +1,1 @@
+"""What a task makes of the model's raw output: numpy and plain Python, no torch, no HTTP."""
