@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     Strict,
     StringConstraints,
@@ -24,7 +26,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.alias_generators import to_camel
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, core_schema
 
 from .quantities import cpu_milli, memory_bytes
 
@@ -73,10 +75,10 @@ class Model(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+        cls, schema_of_core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """Carry the rules into the schema, next to the fields they speak of."""
-        schema = handler.resolve_ref_schema(handler(core_schema))
+        schema = handler.resolve_ref_schema(handler(schema_of_core))
         if cls.rules:
             schema["x-kubernetes-validations"] = [
                 {"rule": rule.cel, "message": rule.message}
@@ -164,6 +166,37 @@ Time = Annotated[
 """An instant in RFC 3339, UTC: `2026-11-22T15:00:00Z`. This package has no clock: it only carries them."""
 
 
+@dataclass(frozen=True)
+class Unique:
+    """A list without repetition, which server-side apply merges item by item: a set, or a map if a field is the key."""
+
+    key: str | None = None
+
+    def __get_pydantic_core_schema__(self, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Refuse what the API server calls a duplicate value."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Tell the API server."""
+        list_type = (
+            {"x-kubernetes-list-type": "set"}
+            if self.key is None
+            else {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [self.key]}
+        )
+        return handler(schema) | list_type
+
+    def _check(self, items: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen = set()
+        for item in items:
+            key = item if self.key is None else getattr(item, self.key)
+            if key in seen:
+                raise ValueError(f"{key} is listed twice")
+            seen.add(key)
+        return items
+
+
 def _integer_as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -218,9 +251,9 @@ class Resources(SpecModel):
 
     gpus: Annotated[Int, Field(ge=0, le=16, examples=[1])] = 0
     """Whole GPUs, in pieces. 0 computes on the CPU."""
-    gpu_models: Annotated[tuple[GPUModel, ...], Field(max_length=16, examples=[["H100", "A100"]])] = Field(
-        default=(), json_schema_extra={"x-kubernetes-list-type": "set"}
-    )
+    gpu_models: Annotated[
+        tuple[GPUModel, ...], Field(max_length=16, examples=[["H100", "A100"]]), Unique()
+    ] = ()
     """GPU models that will do, as the nodes' GPU model label names them. Empty: any model."""
     cpu: Annotated[CPUQuantity, Field(examples=["4"])] = "1"
     """CPU cores, as a Kubernetes quantity."""

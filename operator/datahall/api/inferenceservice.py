@@ -20,6 +20,7 @@ from .common import (
     Resources,
     Rule,
     SpecModel,
+    Unique,
     name_rules,
 )
 
@@ -65,8 +66,8 @@ class ServedModel(SpecModel):
 class Replicas(SpecModel):
     """How many pods serve."""
 
-    # The one default that the API server stores: the scale subresource answers with an error where the field is absent,
-    # and with it every autoscaler. GitOps tools do not report it, because no manifest sets the field to anything else.
+    # The one default that the API server stores: the scale subresource answers with an error without it,
+    # and no autoscaler works. A GitOps tool leaves it alone, as it leaves every field that the manifest does not name.
     min: Annotated[
         Int, Field(ge=0, le=1000, examples=[2], json_schema_extra={"x-datahall-stored-default": 1})
     ] = 1
@@ -151,7 +152,7 @@ class ReplicaFailure(Model):
     last_log_lines: Annotated[
         tuple[Annotated[str, Field(max_length=4096)], ...],
         Field(max_length=50, examples=[["no manifest.json"]]),
-    ] = Field(default=(), json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = ()
     """The last lines that the server wrote."""
     exit_code: Annotated[int | None, Field(ge=-1, le=65535, examples=[65])] = None
     """Exit code of the server (docs/contracts.md)."""
@@ -162,10 +163,7 @@ class InferenceServiceStatus(Model):
 
     observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0
     """The metadata.generation that this status speaks of."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=32)] = Field(
-        default=(),
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=32), Unique("type")] = ()
     """Ready, ModelReady, ReplicasReady, GPUAvailable, and for tools Reconciling and Stalled."""
     state: Annotated[str | None, Field(max_length=63, examples=["Ready"])] = None
     """One word derived from the conditions, for tables; programs read the conditions."""

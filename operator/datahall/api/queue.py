@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from . import API_VERSION
-from .common import Condition, GPUModel, Int, Model, Name, ObjectMeta, Rule, SpecModel
+from .common import Condition, GPUModel, Int, Model, Name, ObjectMeta, Rule, SpecModel, Unique
 
 ANY_MODEL = "Any"
 """The entry of a quota that covers every GPU model without an entry of its own."""
@@ -26,15 +26,14 @@ class QueueSpec(SpecModel):
     """What the platform team grants."""
 
     gpus: Annotated[
-        tuple[GPUQuota, ...], Field(max_length=64, examples=[[{"model": "Any", "nominal": 8}]])
-    ] = Field(
-        default=(),
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["model"]},
-    )
+        tuple[GPUQuota, ...],
+        Field(max_length=64, examples=[[{"model": "Any", "nominal": 8}]]),
+        Unique("model"),
+    ] = ()
     """Quota per GPU model. A model without an entry (nor Any) has none. Work without GPUs needs no quota."""
-    namespaces: Annotated[tuple[Name, ...], Field(max_length=1024, examples=[["team-a", "team-a-dev"]])] = (
-        Field(default=(), json_schema_extra={"x-kubernetes-list-type": "set"})
-    )
+    namespaces: Annotated[
+        tuple[Name, ...], Field(max_length=1024, examples=[["team-a", "team-a-dev"]]), Unique()
+    ] = ()
     """Namespaces that may use the queue. Empty: every namespace."""
 
     def nominal(self, model: str) -> int:
@@ -61,17 +60,11 @@ class QueueStatus(Model):
 
     observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0
     """The metadata.generation that this status speaks of."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=32)] = Field(
-        default=(),
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=32), Unique("type")] = ()
     """Ready."""
-    used: Annotated[tuple[GPUUse, ...], Field(max_length=64, examples=[[{"model": "Any", "used": 6}]])] = (
-        Field(
-            default=(),
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["model"]},
-        )
-    )
+    used: Annotated[
+        tuple[GPUUse, ...], Field(max_length=64, examples=[[{"model": "Any", "used": 6}]]), Unique("model")
+    ] = ()
     """GPUs held now, per entry of the quota."""
     admitted: Annotated[int, Field(ge=0, examples=[3])] = 0
     """Jobs and services that hold their resources."""

@@ -25,6 +25,7 @@ from .common import (
     Rule,
     SpecModel,
     Time,
+    Unique,
     name_rules,
     unchanged,
 )
@@ -161,8 +162,10 @@ class Output(SpecModel):
     uri: Annotated[URI, Field(examples=["pvc://models/digits"])]
     """A directory to write to: finished models under versions/, checkpoints under .checkpoints/."""
     formats: Annotated[
-        tuple[Literal["safetensors"], ...], Field(min_length=1, max_length=1, examples=[["safetensors"]])
-    ] = Field(default=("safetensors",), json_schema_extra={"x-kubernetes-list-type": "set"})
+        tuple[Literal["safetensors"], ...],
+        Field(min_length=1, max_length=1, examples=[["safetensors"]]),
+        Unique(),
+    ] = ("safetensors",)
     """File formats of the weights."""
 
 
@@ -196,19 +199,17 @@ class Container(SpecModel):
     command: Annotated[
         tuple[Annotated[str, Field(max_length=4096)], ...],
         Field(max_length=64, examples=[["torchrun", "train.py"]]),
-    ] = Field(default=(), json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = ()
     """The program and its first arguments. Empty: what the image says."""
     args: Annotated[
         tuple[Annotated[str, Field(max_length=4096)], ...], Field(max_length=64, examples=[["--epochs", "5"]])
-    ] = Field(default=(), json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = ()
     """Further arguments. Empty: what the image says."""
     env: Annotated[
         tuple[EnvironmentVariable, ...],
         Field(max_length=64, examples=[[{"name": "LOG_LEVEL", "value": "debug"}]]),
-    ] = Field(
-        default=(),
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-    )
+        Unique("name"),
+    ] = ()
     """Environment variables, next to those that the operator sets (docs/contracts.md)."""
 
 
@@ -414,7 +415,7 @@ class Failure(Model):
     last_log_lines: Annotated[
         tuple[Annotated[str, Field(max_length=4096)], ...],
         Field(max_length=50, examples=[["ValueError: no such file"]]),
-    ] = Field(default=(), json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = ()
     """The last lines that the trainer wrote."""
     time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
     """When it happened, RFC 3339."""
@@ -440,10 +441,7 @@ class TrainingJobStatus(Model):
 
     observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0
     """The metadata.generation that this status speaks of."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=32)] = Field(
-        default=(),
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=32), Unique("type")] = ()
     """Queued, Admitted, Running, Restarting, Suspended, Succeeded, Failed, and for tools Reconciling and Stalled."""
     state: Annotated[str | None, Field(max_length=63, examples=["Running"])] = None
     """One word derived from the conditions, for tables; programs read the conditions."""
@@ -453,10 +451,7 @@ class TrainingJobStatus(Model):
     """The spec with every default filled in: what runs."""
     generation: Annotated[int, Field(ge=0, examples=[1])] = 0
     """How many times the gang was started; pods are named after it."""
-    placement: Annotated[tuple[Placement, ...], Field(max_length=1024)] = Field(
-        default=(),
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["rank"]},
-    )
+    placement: Annotated[tuple[Placement, ...], Field(max_length=1024), Unique("rank")] = ()
     """Where each worker of the present generation runs."""
     queued_time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
     """When the job last began to wait in its queue, RFC 3339."""
