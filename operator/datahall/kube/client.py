@@ -7,7 +7,8 @@ comes back). Server-side apply without a field manager is refused, because two m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -291,7 +292,7 @@ class KubeClient:
         name: str | None = None,
         label_selector: str = "",
         timeout_seconds: int = 300,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Yield changes after `resource_version` until the server ends the stream (at `timeout_seconds` at the latest).
 
         Raises:
@@ -308,17 +309,19 @@ class KubeClient:
             params["labelSelector"] = label_selector
         if name is not None:
             params["fieldSelector"] = f"metadata.name={name}"
-        async for line in self._stream(
-            resource.path(namespace=namespace), params, silent_seconds=timeout_seconds + 30
-        ):
-            event = orjson.loads(line)
-            if event["type"] == "ERROR":
-                status = event["object"]
-                code = int(status.get("code", 500))
-                if code == 410:
-                    raise ResourceExpiredError(str(status.get("message", "")), status=410, reason="Expired")
-                raise from_response(code, status, what=f"watch {resource.plural}")
-            yield WatchEvent(event["type"], event["object"])
+        stream = self._stream(resource.path(namespace=namespace), params, silent_seconds=timeout_seconds + 30)
+        async with aclosing(stream) as lines:  # a caller that leaves early closes the connection at once
+            async for line in lines:
+                event = orjson.loads(line)
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    code = int(status.get("code", 500))
+                    if code == 410:
+                        raise ResourceExpiredError(
+                            str(status.get("message", "")), status=410, reason="Expired"
+                        )
+                    raise from_response(code, status, what=f"watch {resource.plural}")
+                yield WatchEvent(event["type"], event["object"])
 
     async def pod_logs(
         self,
@@ -331,7 +334,7 @@ class KubeClient:
         previous: bool = False,
         timestamps: bool = False,
         since_time: str | None = None,
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str, None]:
         """Yield log lines of one container, without the line end.
 
         `timestamps` puts the time (RFC 3339, nanoseconds) and a space before each line, and `since_time` leaves out
@@ -349,12 +352,13 @@ class KubeClient:
         if since_time is not None:
             params["sinceTime"] = since_time
         path = PODS.path(namespace=namespace, name=name, subresource="log")
-        async for line in self._stream(path, params, silent_seconds=None):
-            yield line.decode(errors="replace")
+        async with aclosing(self._stream(path, params, silent_seconds=None)) as lines:
+            async for line in lines:
+                yield line.decode(errors="replace")
 
     async def _stream(
         self, path: str, params: Mapping[str, str], *, silent_seconds: float | None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silent_seconds)
         try:
             async with self._streams.get(
