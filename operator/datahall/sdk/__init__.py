@@ -1,0 +1,67 @@
+"""The Python client: `Client` for scripts and notebooks, `AsyncClient` with the same verbs for asynchronous code.
+
+from datahall.sdk import Client
+
+with Client(namespace="team-a") as client:
+    client.submit("digits.yaml")
+    job = client.wait("digits", on_progress=lambda job: print(job.status.progress))
+    print(job.status.output.metrics["validation_accuracy"])
+    client.wait("digits", kind="InferenceService")
+    print(client.predict("digits", [Path("seven.png")]).results[0].label)
+"""
+
+from datahall.api.inferenceservice import InferenceService
+from datahall.api.queue import Queue
+from datahall.api.trainingjob import TrainingJob
+from datahall.sdk.async_client import AsyncClient
+from datahall.sdk.client import Client
+from datahall.sdk.describing import Description, EventLine, PodLine
+from datahall.sdk.errors import (
+    DatahallError,
+    DeniedError,
+    JobFailed,
+    MisuseError,
+    NoLogsError,
+    NotFoundError,
+    NotInstalledError,
+    PredictError,
+    RejectedError,
+    UnreachableError,
+    UnreadableError,
+    WaitTimeout,
+)
+from datahall.sdk.explaining import Explanation, explanation, state_of
+from datahall.sdk.logs import LogLine
+from datahall.sdk.manifests import read_manifests
+from datahall.sdk.predicting import Class, Prediction, Predictions
+
+__all__ = [
+    "AsyncClient",
+    "Class",
+    "Client",
+    "DatahallError",
+    "DeniedError",
+    "Description",
+    "EventLine",
+    "Explanation",
+    "InferenceService",
+    "JobFailed",
+    "LogLine",
+    "MisuseError",
+    "NoLogsError",
+    "NotFoundError",
+    "NotInstalledError",
+    "PodLine",
+    "PredictError",
+    "Prediction",
+    "Predictions",
+    "Queue",
+    "RejectedError",
+    "TrainingJob",
+    "UnreachableError",
+    "UnreadableError",
+    "WaitTimeout",
+    "explanation",
+    "read_manifests",
+    "state_of",
+]
