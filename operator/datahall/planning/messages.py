@@ -118,7 +118,7 @@ def never_in_hall(nodes: NodeArrays, shape: Shape) -> str:
     models = [m for m in shape.models or present if m in present]
     if shape.gpus and not models:
         which = " or ".join(shape.models) or "GPUs"
-        return f"{need}, and no node has {which} (the hall has: {', '.join(present) or 'no GPUs'})"
+        return f"{need}, and no node has {which} (the hall has: {', '.join(m or 'unlabelled GPUs' for m in present) or 'no GPUs'})"
     columns = _any_of(nodes, shape, models)
     largest = int(nodes.total[GPU, columns].max())
     if shape.gpus > largest:
