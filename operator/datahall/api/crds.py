@@ -106,9 +106,7 @@ KINDS = (
         short_names=("dhq",),
         scope="Cluster",
         columns=(
-            Column("Models", "string", ".spec.gpus[*].model", "GPU models with a quota."),
-            Column("GPUs", "string", ".spec.gpus[*].nominal", "GPUs granted, per model."),
-            Column("Used", "string", ".status.used[*].used", "GPUs held now, per model."),
+            Column("GPUs", "string", ".status.summary", "GPUs held and granted, per model."),
             Column("Admitted", "integer", ".status.admitted", "Jobs and services that hold their resources."),
             Column("Waiting", "integer", ".status.waiting", "Jobs and services that wait."),
             _AGE,

@@ -44,7 +44,7 @@ class ServedModel(SpecModel):
     from_training_job: TrainingJobReference | None = None
     """Serve what this TrainingJob made: waits for its success, and follows when it is trained anew."""
     uri: Annotated[URI | None, Field(examples=["pvc://models/digits/versions/0123456789abcdef"])] = None
-    """Serve the model in this directory."""
+    """Serve the model in this directory. Absent: fromTrainingJob says which model."""
     digest: Annotated[Digest | None, Field(examples=["sha256:" + "0123456789abcdef" * 4])] = None
     """What the model at uri must be; another one is not served. Absent: whatever is there."""
 

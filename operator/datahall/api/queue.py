@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
@@ -41,6 +42,10 @@ class QueueSpec(SpecModel):
         quotas = {quota.model: quota.nominal for quota in self.gpus}
         return quotas.get(model, quotas.get(ANY_MODEL, 0))
 
+    def summary(self, used: Mapping[str, int]) -> str:
+        """`status.summary`: what is held, by entry of the quota, out of what is granted."""
+        return ", ".join(f"{quota.model} {used.get(quota.model, 0)}/{quota.nominal}" for quota in self.gpus)
+
     def allows(self, namespace: str) -> bool:
         """Whether objects of `namespace` may use the queue."""
         return not self.namespaces or namespace in self.namespaces
@@ -61,11 +66,13 @@ class QueueStatus(Model):
     observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0
     """The metadata.generation that this status speaks of."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32), Unique("type")] = ()
-    """Ready."""
+    """Ready: whether the operator admits work against this quota."""
     used: Annotated[
         tuple[GPUUse, ...], Field(max_length=64, examples=[[{"model": "Any", "used": 6}]]), Unique("model")
     ] = ()
     """GPUs held now, per entry of the quota."""
+    summary: Annotated[str | None, Field(max_length=8192, examples=["H100 12/16, Any 0/8"])] = None
+    """GPUs held and granted, per entry of the quota, for tables; programs read used."""
     admitted: Annotated[int, Field(ge=0, examples=[3])] = 0
     """Jobs and services that hold their resources."""
     waiting: Annotated[int, Field(ge=0, examples=[5])] = 0

@@ -107,11 +107,11 @@ class Data(SpecModel):
     train: Annotated[URI, Field(examples=["pvc://data/digits/train"])]
     """The training data, in the layout that the task reads."""
     validation: Annotated[URI | None, Field(examples=["pvc://data/digits/validation"])] = None
-    """Held-out data, in the same layout. Exactly one of validation and validationFraction is set."""
+    """Held-out data, in the same layout. Absent: validationFraction says what to hold out."""
     validation_fraction: Annotated[Annotated[Float, Field(ge=0.01, le=0.9)] | None, Field(examples=[0.2])] = (
         None
     )
-    """Share of the training data to hold out instead, chosen by the seed; a fraction of 1."""
+    """Share of the training data to hold out, by the seed; a fraction of 1. Absent: validation says where it is."""
     augment: Augment = Augment()
     """Random changes to the training images."""
 
