@@ -1,0 +1,217 @@
+"""`datahall describe`: one page about one object, the answer first. Pure: a description and a time become text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from datahall.cli.rows import quota_use
+from datahall.cli.table import painted, table
+from datahall.cli.words import NOTHING, age, duration, lines_of, number, size
+from datahall.sdk import Description, InferenceService, Queue, TrainingJob, state_of
+from datahall.sdk.explaining import explanation, failure_place
+
+_LABEL_WIDTH = 12
+_USERS_SHOWN = 20
+
+
+def page(described: Description, at: datetime, *, colour: bool = False) -> str:
+    """The whole page, without a line end."""
+    thing = described.object
+    state = painted(described.state) if colour else described.state
+    lines = [
+        f"{described.kind} {described.name}"
+        + (f" in namespace {described.namespace}" if described.namespace else ""),
+        *_entry("State", f"{state} ({described.reason})" if described.reason else state),
+        *_entry("Why", lines_of(described.message)),
+    ]
+    match thing:
+        case TrainingJob():
+            lines += _job(thing, at)
+        case InferenceService():
+            lines += _service(thing)
+        case Queue():
+            lines += _queue(thing)
+    lines += _entry("Age", age(thing.metadata.creation_timestamp, at))
+    lines += _conditions(described, at) + _pods(described, at) + _users(described) + _events(described, at)
+    return "\n".join(lines)
+
+
+def _job(job: TrainingJob, at: datetime) -> list[str]:
+    spec, status = job.spec, job.status
+    lines = [
+        *_entry("Queue", f"{spec.queue}, priority {spec.priority}"),
+        *_entry("Task", f"{spec.task}, {_gang(job)}"),
+    ]
+    if (progress := status.progress) is not None:
+        parts = []
+        if progress.step is not None:
+            parts.append(
+                f"step {progress.step}" + (f" of {progress.total_steps}" if progress.total_steps else "")
+            )
+        if progress.percent is not None:
+            parts.append(f"{progress.percent} %")
+        if progress.epoch is not None and progress.epochs is not None:
+            parts.append(f"epoch {progress.epoch} of {progress.epochs}")
+        if progress.samples_per_second is not None:
+            parts.append(f"{number(progress.samples_per_second)} samples/s")
+        if progress.device:
+            parts.append(f"on {progress.device}")
+        if progress.eta_seconds is not None and state_of(job) == "Running":
+            parts.append(f"{duration(progress.eta_seconds)} to go")
+        lines += _entry("Progress", ", ".join(parts))
+        lines += _entry("Metrics", _metrics(progress.metrics))
+    if status.restarts is not None:
+        lines += _entry(
+            "Restarts",
+            f"{status.restarts.counted} counted of at most {spec.failure_policy.max_restarts}, "
+            f"{status.restarts.uncounted} uncounted",
+        )
+    if (saved := status.last_checkpoint) is not None:
+        parts = [f"step {saved.step}"]
+        if saved.bytes is not None:
+            parts.append(size(saved.bytes))
+        if saved.time:
+            parts.append(f"{age(saved.time, at)} ago")
+        lines += _entry("Checkpoint", ", ".join(parts), saved.uri)
+    if (made := status.output) is not None:
+        lines += _entry("Output", made.uri, made.digest, _metrics(made.metrics))
+    if status.placement:
+        lines += _entry(
+            "Placement",
+            *(
+                f"rank {place.rank}: {place.node}" + (f" ({place.gpu_model})" if place.gpu_model else "")
+                for place in status.placement
+            ),
+        )
+    if (failure := status.failure) is not None:
+        when = ([f"generation {failure.generation}"] if failure.generation else []) + (
+            [f"{age(failure.time, at)} ago"] if failure.time else []
+        )
+        lines += _failure(failure.cause, failure.message, [failure_place(job), *when], failure.last_log_lines)
+    return lines
+
+
+def _gang(job: TrainingJob) -> str:
+    workers, resources = job.spec.workers.count, job.spec.resources
+    each = f"{workers} worker" + ("s" if workers > 1 else "")
+    if not resources.gpus:
+        return f"{each} on CPU ({resources.cpu} cores, {resources.memory})"
+    models = f" ({' or '.join(resources.gpu_models)})" if resources.gpu_models else ""
+    return f"{each} x {resources.gpus} GPU{models}"
+
+
+def _service(service: InferenceService) -> list[str]:
+    spec, status = service.spec, service.status
+    lines = [
+        *_entry("Queue", f"{spec.queue}, priority {spec.priority}"),
+        *_entry(
+            "Replicas",
+            f"{status.ready_replicas} of {spec.replicas.min} ready, {status.updated_replicas} with the present model",
+        ),
+        *_entry("URL", status.url or ""),
+    ]
+    source = f"tj/{spec.model.from_training_job.name}" if spec.model.from_training_job else spec.model.uri
+    pinned = status.model
+    lines += _entry(
+        "Model", f"from {source}", (pinned and pinned.uri) or "", (pinned and pinned.digest) or ""
+    )
+    if (failure := status.failure) is not None:
+        lines += _failure(failure.cause, failure.message, [failure_place(service)], failure.last_log_lines)
+    return lines
+
+
+def _queue(queue: Queue) -> list[str]:
+    use = [f"{model}: {used} of {nominal} held" for model, used, nominal in quota_use(queue)]
+    return [
+        *_entry("GPUs", *(use or ["none granted; work without GPUs needs none"])),
+        *_entry("Namespaces", ", ".join(queue.spec.namespaces) or "all"),
+        *_entry("Work", f"{queue.status.admitted} admitted, {queue.status.waiting} waiting"),
+    ]
+
+
+def _failure(cause: str | None, message: str | None, where: Iterable[str], log: Iterable[str]) -> list[str]:
+    told = ": ".join(part for part in (cause, lines_of(message or "")) if part)
+    return _entry("Failure", told, ", ".join(part for part in where if part), *(f"| {line}" for line in log))
+
+
+def _conditions(described: Description, at: datetime) -> list[str]:
+    if not described.conditions:
+        return []
+    rows = [
+        (
+            each.type,
+            each.status,
+            each.reason,
+            age(each.last_transition_time, at),
+            lines_of(each.message) or NOTHING,
+        )
+        for each in described.conditions
+    ]
+    return _section("Conditions", ("TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"), rows)
+
+
+def _pods(described: Description, at: datetime) -> list[str]:
+    if not described.pods:
+        return []
+    rows = [
+        (
+            pod.name,
+            NOTHING if pod.rank is None else str(pod.rank),
+            pod.state,
+            str(pod.restarts),
+            pod.node or NOTHING,
+            age(pod.created, at),
+            lines_of(pod.message) or NOTHING,
+        )
+        for pod in described.pods
+    ]
+    return _section("Pods", ("NAME", "RANK", "STATE", "RESTARTS", "NODE", "AGE", "MESSAGE"), rows)
+
+
+def _users(described: Description) -> list[str]:
+    if not described.users:
+        return []
+    live = [user for user in described.users if state_of(user) not in {"Succeeded", "Failed"}]
+    rows = [
+        (
+            f"{user.kind.lower()}/{user.metadata.name}",
+            user.metadata.namespace,
+            str(user.spec.priority),
+            state_of(user),
+            lines_of(explanation(user).message) or NOTHING,
+        )
+        for user in sorted(live, key=lambda user: -user.spec.priority)[:_USERS_SHOWN]
+    ]
+    lines = _section("Work in it", ("NAME", "NAMESPACE", "PRIORITY", "STATE", "MESSAGE"), rows)
+    return [*lines, f"  and {len(live) - _USERS_SHOWN} more"] if len(live) > _USERS_SHOWN else lines
+
+
+def _events(described: Description, at: datetime) -> list[str]:
+    if not described.events:
+        return []
+    rows = [
+        (
+            age(event.time, at) + (f" (x{event.count})" if event.count > 1 else ""),
+            event.type,
+            event.reason or NOTHING,
+            event.about,
+            lines_of(event.message),
+        )
+        for event in described.events
+    ]
+    return _section("Events", ("LAST SEEN", "TYPE", "REASON", "ABOUT", "MESSAGE"), rows)
+
+
+def _section(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    return ["", title, *(f"  {line}" for line in table(columns, rows).splitlines())] if rows else []
+
+
+def _entry(label: str, *values: str) -> list[str]:
+    shown = [value for value in values if value]
+    labels = [f"{label}:", *[""] * (len(shown) - 1)]
+    return [f"{head:<{_LABEL_WIDTH}} {value}" for head, value in zip(labels, shown, strict=False)]
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {number(value)}" for name, value in sorted(metrics.items()))
