@@ -1,0 +1,132 @@
+"""From "this object changed" to "that key must be looked at": who depends on whom."""
+
+from __future__ import annotations
+
+from datahall.control import labels
+from datahall.control.reports import Reports
+from datahall.control.scheduling import Scheduling
+from datahall.control.store import Change
+from datahall.control.tables import Tables
+from datahall.control.views import (
+    ChildView,
+    ClaimView,
+    DeploymentView,
+    JobView,
+    NodeView,
+    PodView,
+    QueueView,
+    ServiceView,
+)
+from datahall.control.workqueue import Key, WorkQueue
+
+JOB, SERVICE, QUEUE, PLANNER = "TrainingJob", "InferenceService", "Queue", "Planner"
+PLAN = Key(PLANNER, "", "")
+
+QUEUE_STATUS_EVERY_SECONDS = 1.0
+"""A Queue's numbers change with every job; its status follows at most this often."""
+
+
+class Dispatch:
+    """Listens to the tables; adds keys to the work queue and deltas to the planner."""
+
+    def __init__(self, tables: Tables, queue: WorkQueue, scheduling: Scheduling, reports: Reports) -> None:
+        self._tables = tables
+        self._queue = queue
+        self._scheduling = scheduling
+        self._reports = reports
+        self._followers: dict[tuple[str, str], set[str]] = {}
+        tables.nodes.listen(self._node)
+        tables.queues.listen(self._quota)
+        tables.claims.listen(self._claim)
+        tables.pods.listen(self._pod)
+        tables.jobs.listen(self._job)
+        tables.services.listen(self._service)
+        tables.deployments.listen(self._child)
+        tables.endpoints.listen(self._child)
+        tables.budgets.listen(self._child)
+
+    def everything(self) -> None:
+        """Look at every object of ours: after taking the lead, nothing is known to be settled."""
+        for job in self._tables.jobs:
+            self._queue.add(Key(JOB, job.namespace, job.name))
+        for service in self._tables.services:
+            self._queue.add(Key(SERVICE, service.namespace, service.name))
+        for queue in self._tables.queues:
+            self._queue.add(Key(QUEUE, "", queue.name))
+        self._queue.add(PLAN)
+
+    def queue_changed(self, name: str) -> None:
+        """What a Queue's status counts may have changed."""
+        self._queue.add_after(Key(QUEUE, "", name), QUEUE_STATUS_EVERY_SECONDS)
+
+    def _job(self, change: Change[JobView]) -> None:
+        view = change.new or change.old
+        assert view is not None
+        if change.new is None:
+            self._scheduling.forget(view.uid)
+            self._reports.forget(view.uid)
+        if view.job is not None:
+            self.queue_changed(view.job.spec.queue)
+        self._queue.add(Key(JOB, view.namespace, view.name))
+        for follower in self._followers.get((view.namespace, view.name), ()):
+            self._queue.add(Key(SERVICE, view.namespace, follower))
+
+    def _service(self, change: Change[ServiceView]) -> None:
+        for view, follows in ((change.old, False), (change.new, True)):
+            if view is None or view.service is None or view.service.spec.model.from_training_job is None:
+                continue
+            followers = self._followers.setdefault(
+                (view.namespace, view.service.spec.model.from_training_job.name), set()
+            )
+            (followers.add if follows else followers.discard)(view.name)
+        view = change.new or change.old
+        assert view is not None
+        self._queue.add(Key(SERVICE, view.namespace, view.name))
+
+    def _pod(self, change: Change[PodView]) -> None:
+        view = change.new or change.old
+        assert view is not None
+        if job := view.labels.get(labels.TRAINING_JOB):
+            self._queue.add(Key(JOB, view.namespace, job))
+            return
+        self._scheduling.pod(change.old, change.new)
+        if service := view.labels.get(labels.INFERENCE_SERVICE):
+            self._queue.add(Key(SERVICE, view.namespace, service))
+            if queue := view.labels.get(labels.QUEUE):
+                self.queue_changed(queue)
+
+    def _node(self, change: Change[NodeView]) -> None:
+        self._scheduling.node(change.old, change.new)
+        old, new = change.old, change.new
+        if old is not None and (new is None or (old.ready, old.schedulable) != (new.ready, new.schedulable)):
+            for pod in self._tables.pods:
+                if pod.node == old.name and (job := pod.labels.get(labels.TRAINING_JOB)):
+                    self._queue.add(Key(JOB, pod.namespace, job))
+
+    def _quota(self, change: Change[QueueView]) -> None:
+        self._scheduling.queue(change.old, change.new)
+        view = change.new or change.old
+        assert view is not None
+        if change.old is None or change.new is None or change.old.generation != change.new.generation:
+            self._queue.add(Key(QUEUE, "", view.name))
+            for service in self._tables.services:
+                if service.service is not None and service.service.spec.queue == view.name:
+                    self._queue.add(Key(SERVICE, service.namespace, service.name))
+
+    def _claim(self, change: Change[ClaimView]) -> None:
+        if change.old is not None and change.new is not None:
+            return
+        view = change.new or change.old
+        assert view is not None
+        for job in self._tables.jobs:
+            if job.namespace == view.namespace and job.job is not None and not job.job.status.placement:
+                self._queue.add(Key(JOB, job.namespace, job.name))
+        for service in self._tables.services:
+            if service.namespace == view.namespace:
+                self._queue.add(Key(SERVICE, service.namespace, service.name))
+
+    def _child(self, change: Change[DeploymentView] | Change[ChildView]) -> None:
+        view = change.new or change.old
+        assert view is not None
+        if service := view.labels.get(labels.INFERENCE_SERVICE):
+            self._queue.add(Key(SERVICE, view.namespace, service))

@@ -1,0 +1,319 @@
+"""One reconcile per kind: look at everything, make a plan, carry it out. All decisions are in the rooms' `plan`."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from datahall.api.conditions import ConditionType, set_condition
+from datahall.api.inferenceservice import InferenceService
+from datahall.api.reasons import Reason
+from datahall.api.trainingjob import TrainingJob
+from datahall.control import metrics, queues, times
+from datahall.control.actions import Action, Plan
+from datahall.control.dispatch import JOB, PLAN, QUEUE, SERVICE, Dispatch
+from datahall.control.executor import Executor
+from datahall.control.recorder import Recorder
+from datahall.control.reports import Reports
+from datahall.control.scheduling import Scheduling
+from datahall.control.serving import plan as serving_plan
+from datahall.control.settings import Settings
+from datahall.control.tables import Tables, pods_of_job, pods_of_service
+from datahall.control.training import plan as training_plan
+from datahall.control.training.pods import read_claims, written_claims
+from datahall.control.views import Ours, PodView
+from datahall.control.workqueue import Key, WorkQueue
+from datahall.kube import ForbiddenError, InvalidError, Resource
+from datahall.kube.resources import INFERENCE_SERVICES, PODS, QUEUES, TRAINING_JOBS
+
+NODE_LOST_AFTER_SECONDS = 40.0
+REFUSAL_KEPT_SECONDS = 30.0
+PODS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    refusal: training_plan.Refusal
+    until: float
+
+
+class Reconcilers:
+    """Looks at keys. Holds no state that matters: what is kept between looks only spares or delays writes."""
+
+    def __init__(
+        self,
+        *,
+        tables: Tables,
+        queue: WorkQueue,
+        scheduling: Scheduling,
+        reports: Reports,
+        executor: Executor,
+        recorder: Recorder,
+        dispatch: Dispatch,
+        settings: Settings,
+    ) -> None:
+        self._tables = tables
+        self._queue = queue
+        self._scheduling = scheduling
+        self._reports = reports
+        self._executor = executor
+        self._recorder = recorder
+        self._dispatch = dispatch
+        self._settings = settings
+        self._refused: dict[str, _Refused] = {}
+        self._written: dict[str, float] = {}
+        self._by_kind: dict[str, Callable[[Key], Awaitable[bool]]] = {
+            JOB: self._job,
+            SERVICE: self._service,
+            QUEUE: self._quota,
+            PLAN.kind: self._plan,
+        }
+
+    async def reconcile(self, key: Key) -> bool:
+        """Look at one key. Returns whether a status was written.
+
+        Raises:
+            KubeError: a write failed; look again later.
+            NotLeadingError: this process may not write.
+        """
+        return await self._by_kind[key.kind](key)
+
+    def settle_all(self) -> None:
+        """Tell the planner of every job, before it may decide anything: what is held must be known first."""
+        for view in self._tables.jobs:
+            if view.job is not None:
+                self._settle(view.job, self._pods(view.namespace, view.name), blocked=True)
+        for view in self._tables.jobs:
+            if view.job is not None:
+                blocked = view.deleting or bool(self._missing(view.job))
+                self._settle(view.job, self._pods(view.namespace, view.name), blocked=blocked)
+
+    # ---- TrainingJob
+
+    async def _job(self, key: Key) -> bool:
+        view = self._tables.jobs.get(key.namespace, key.name)
+        if view is None:
+            return False
+        if view.job is None:
+            return await self._invalid(TRAINING_JOBS, view)
+        job, pods, now = view.job, self._pods(key.namespace, key.name), _now()
+        uid = job.metadata.uid
+        missing = self._missing(job)
+        refusal = self._refusal(key, uid)
+        self._settle(job, pods, blocked=view.deleting or bool(missing) or refusal is not None)
+        lost, unfit = self._nodes(key, job, pods, now)
+        written_at = self._written.get(uid)
+        plan = training_plan.plan(
+            training_plan.Seen(
+                job=job,
+                deleting=view.deleting,
+                pods=pods,
+                admitted=self._scheduling.admitted(uid),
+                waiting=self._scheduling.waiting(uid),
+                missing_claims=missing,
+                report=self._reports.of(uid),
+                refusal=refusal,
+                lost_nodes=lost,
+                unfit_nodes=unfit,
+                written_seconds_ago=_loop_time() - written_at if written_at is not None else float("inf"),
+                now=now,
+            ),
+            self._settings,
+        )
+        try:
+            return await self._carry_out(key, TRAINING_JOBS, view, job, plan)
+        except (InvalidError, ForbiddenError) as error:
+            if error.reason == "NamespaceTerminating" or "being terminated" in str(error):
+                return True
+            # A child was refused. Whether the object is at fault (422) or its surroundings (403) decides what follows.
+            refused = training_plan.Refusal(str(error), final=isinstance(error, InvalidError))
+            self._refused[uid] = _Refused(refused, _loop_time() + REFUSAL_KEPT_SECONDS)
+            self._queue.add(key)
+            return True
+
+    def _settle(self, job: TrainingJob, pods: tuple[PodView, ...], *, blocked: bool) -> None:
+        self._scheduling.settle(job, pods, blocked=blocked)
+        if training_plan.terminal(job):
+            self._reports.forget(job.metadata.uid)
+            self._written.pop(job.metadata.uid, None)
+
+    def _pods(self, namespace: str, name: str) -> tuple[PodView, ...]:
+        return tuple(self._tables.pods.group(pods_of_job(namespace, name)))
+
+    def _missing(self, job: TrainingJob) -> tuple[str, ...]:
+        """Claims that do not exist; only asked while the job waits, because a claim in use cannot vanish."""
+        if job.status.placement or training_plan.terminal(job):
+            return ()
+        names = dict.fromkeys((*read_claims(job), *written_claims(job)))
+        return tuple(n for n in names if self._tables.claims.get(job.metadata.namespace, n) is None)
+
+    def _refusal(self, key: Key, uid: str) -> training_plan.Refusal | None:
+        refused = self._refused.get(uid)
+        if refused is None:
+            return None
+        left = refused.until - _loop_time()
+        if left <= 0:
+            del self._refused[uid]
+            return None
+        self._queue.add_after(key, left + 0.1)
+        return refused.refusal
+
+    def _nodes(
+        self, key: Key, job: TrainingJob, pods: tuple[PodView, ...], now: datetime.datetime
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        """Of the nodes that matter to a job: those lost, and those on which nothing new may start."""
+        lost, unfit = set(), set()
+        for name in {pod.node for pod in pods if pod.node} | {place.node for place in job.status.placement}:
+            node = self._tables.nodes.get("", name)
+            if node is None:
+                lost.add(name)
+                continue
+            if not node.schedulable:
+                unfit.add(name)
+            if not node.ready:
+                left = NODE_LOST_AFTER_SECONDS - times.since(node.ready_changed_at, now)
+                if left <= 0:
+                    lost.add(name)
+                else:
+                    self._queue.add_after(key, left + 0.1)
+        return frozenset(lost), frozenset(unfit)
+
+    # ---- InferenceService
+
+    async def _service(self, key: Key) -> bool:
+        view = self._tables.services.get(key.namespace, key.name)
+        if view is None:
+            return False
+        if view.service is None:
+            return await self._invalid(INFERENCE_SERVICES, view)
+        service, tables = view.service, self._tables
+        source = service.spec.model.from_training_job
+        job = tables.jobs.get(key.namespace, source.name) if source else None
+        queue = tables.queues.get("", service.spec.queue)
+        endpoint = tables.endpoints.get(key.namespace, key.name)
+        budget = tables.budgets.get(key.namespace, key.name)
+        claims = serving_plan.model_claims(service, job.job if job else None)
+        plan = serving_plan.plan(
+            serving_plan.Seen(
+                service=service,
+                deleting=view.deleting,
+                job=job.job if job else None,
+                deployment=tables.deployments.get(key.namespace, key.name),
+                applied=(endpoint.spec_hash if endpoint else "", budget.spec_hash if budget else ""),
+                pods=tuple(tables.pods.group(pods_of_service(key.namespace, key.name))),
+                queue_exists=queue is not None,
+                queue_allows=queue is None or queue.queue is None or queue.queue.spec.allows(key.namespace),
+                gpu_room=self._gpu_room(service),
+                missing_claims=tuple(c for c in claims if tables.claims.get(key.namespace, c) is None),
+                now=_now(),
+            ),
+            self._settings,
+        )
+        return await self._carry_out(key, INFERENCE_SERVICES, view, service, plan)
+
+    def _gpu_room(self, service: InferenceService) -> int:
+        spec = service.spec
+        if spec.resources.gpus == 0:
+            return 0
+        models = spec.resources.gpu_models or ("Any",)
+        return max(self._scheduling.quota_room(spec.queue, model) for model in models)
+
+    # ---- Queue and planner
+
+    async def _quota(self, key: Key) -> bool:
+        view = self._tables.queues.get("", key.name)
+        if view is None or view.deleting:
+            return False
+        if view.queue is None:
+            return await self._invalid(QUEUES, view)
+        usage, counts = self._scheduling.usage(key.name), self._scheduling.counts(key.name)
+        for quota in view.queue.spec.gpus:
+            metrics.QUOTA_NOMINAL.labels(key.name, quota.model).set(quota.nominal)
+        for model, used in queues.entries_used(view.queue, usage).items():
+            metrics.QUOTA_USED.labels(key.name, model).set(used)
+        status = queues.status(view.queue, usage=usage, held=counts.held, waiting=counts.waiting, now=_now())
+        if status is None:
+            return False
+        before = view.queue.status.to_json()
+        await self._executor.write_status(
+            QUEUES, before=before, after=status, at_version=view.version, meta={"name": view.name}
+        )
+        return True
+
+    async def _plan(self, _: Key) -> bool:
+        for namespace, name in self._scheduling.cycle():
+            self._queue.add(Key(JOB, namespace, name))
+        return False
+
+    # ---- shared
+
+    async def _carry_out(
+        self, key: Key, resource: Resource, view: Ours, body: TrainingJob | InferenceService, plan: Plan
+    ) -> bool:
+        wrote = False
+        if plan.status is not None:
+            await self._executor.write_status(
+                resource,
+                before=body.status.to_json(),
+                after=plan.status,
+                at_version=view.version,
+                meta={"name": view.name, "namespace": view.namespace},
+            )
+            self._written[view.uid] = _loop_time()
+            wrote = True
+        await self._run(plan.actions)
+        for news in plan.announcements:
+            self._recorder.tell(resource.kind, view.namespace, view.name, view.uid, news)
+        if plan.look_again_seconds is not None:
+            self._queue.add_after(key, plan.look_again_seconds)
+        return wrote
+
+    async def _run(self, actions: tuple[Action, ...]) -> None:
+        """Everything in order, but pods side by side: a gang of a thousand must not take a thousand round trips."""
+        for action in actions:
+            if action.resource != PODS:
+                await self._executor.run(action)
+        pods = [action for action in actions if action.resource == PODS]
+        for start in range(0, len(pods), PODS_AT_ONCE):
+            results = await asyncio.gather(
+                *(self._executor.run(action) for action in pods[start : start + PODS_AT_ONCE]),
+                return_exceptions=True,
+            )
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def _invalid(self, resource: Resource, view: Ours) -> bool:
+        """Say that a stored object cannot be understood; touch nothing else of it."""
+        message = f"the stored object breaks a rule of this version: {view.error}"
+        conditions = set_condition(
+            (),
+            type_=ConditionType.STALLED,
+            status=True,
+            reason=Reason.INVALID_SPEC,
+            message=message,
+            generation=view.generation,
+            now=times.to_text(_now()),
+        )
+        told = f"{view.uid}/invalid"
+        if self._written.get(told) == view.generation:
+            return False
+        await self._executor.write_status(
+            resource,
+            before={},
+            after={"conditions": [condition.to_json() for condition in conditions]},
+            at_version=view.version,
+            meta={"name": view.name, "namespace": view.namespace},
+        )
+        self._written[told] = float(view.generation)
+        return True
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,94 @@
+"""The store, whole: one table per kind that the operator watches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from datahall.control import labels
+from datahall.control.feed import Source
+from datahall.control.store import ObjectName, Table
+from datahall.control.views import (
+    ChildView,
+    ClaimView,
+    DeploymentView,
+    JobView,
+    NodeView,
+    PodView,
+    QueueView,
+    ServiceView,
+    child_view,
+    claim_view,
+    deployment_view,
+    job_view,
+    node_view,
+    pod_view,
+    queue_view,
+    service_view,
+)
+from datahall.kube import Resource, resources
+
+SERVED = labels.INFERENCE_SERVICE
+"""Label selector of what belongs to an InferenceService."""
+
+
+def pods_of_job(namespace: str, name: str) -> ObjectName:
+    """Group key of a job's worker pods."""
+    return namespace, f"job/{name}"
+
+
+def pods_of_service(namespace: str, name: str) -> ObjectName:
+    """Group key of a service's replica pods."""
+    return namespace, f"service/{name}"
+
+
+def _pod_group(pod: PodView) -> ObjectName | None:
+    if job := pod.labels.get(labels.TRAINING_JOB):
+        return pods_of_job(pod.namespace, job)
+    if service := pod.labels.get(labels.INFERENCE_SERVICE):
+        return pods_of_service(pod.namespace, service)
+    return None
+
+
+@dataclass(slots=True)
+class Tables:
+    """Everything that the operator knows of the cluster."""
+
+    jobs: Table[JobView] = field(default_factory=lambda: Table(job_view))
+    services: Table[ServiceView] = field(default_factory=lambda: Table(service_view))
+    queues: Table[QueueView] = field(default_factory=lambda: Table(queue_view))
+    pods: Table[PodView] = field(default_factory=lambda: Table(pod_view, group_by=_pod_group))
+    nodes: Table[NodeView] = field(default_factory=lambda: Table(node_view))
+    claims: Table[ClaimView] = field(default_factory=lambda: Table(claim_view))
+    deployments: Table[DeploymentView] = field(default_factory=lambda: Table(deployment_view))
+    endpoints: Table[ChildView] = field(default_factory=lambda: Table(child_view))
+    budgets: Table[ChildView] = field(default_factory=lambda: Table(child_view))
+
+    def sources(self) -> tuple[Source, ...]:
+        """What is watched, in the order in which it is listed: what is placed on comes before what is placed."""
+        return (
+            Source(resources.NODES, self.nodes),
+            Source(resources.QUEUES, self.queues),
+            Source(resources.PERSISTENT_VOLUME_CLAIMS, self.claims),
+            Source(resources.PODS, self.pods),
+            Source(resources.DEPLOYMENTS, self.deployments, SERVED),
+            Source(resources.SERVICES, self.endpoints, SERVED),
+            Source(resources.POD_DISRUPTION_BUDGETS, self.budgets, SERVED),
+            Source(resources.TRAINING_JOBS, self.jobs),
+            Source(resources.INFERENCE_SERVICES, self.services),
+        )
+
+    def saw(self, resource: Resource, raw: dict[str, Any]) -> None:
+        """Take in the answer to one of our own writes."""
+        table = self._table(resource)
+        if table is not None:
+            table.put(raw)
+
+    def gone(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
+        """One of our own deletes has gone through."""
+        table = self._table(resource)
+        if table is not None:
+            table.remove(namespace, name, uid)
+
+    def _table(self, resource: Resource) -> Table[Any] | None:
+        return next((source.table for source in self.sources() if source.resource == resource), None)

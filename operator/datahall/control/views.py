@@ -1,0 +1,421 @@
+"""What the operator keeps of each object that it watches: only the fields that decide something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from datahall.api.inferenceservice import InferenceService
+from datahall.api.quantities import cpu_milli, memory_bytes
+from datahall.api.queue import Queue
+from datahall.api.trainingjob import TrainingJob
+from datahall.control import labels
+
+PULL_PROBLEMS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+"""Reasons of a waiting container that speak of its image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The part of metadata that every view has."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+
+
+def _meta(raw: dict[str, Any]) -> tuple[str, str, str, int]:
+    metadata = raw["metadata"]
+    return (
+        metadata.get("namespace") or "",
+        metadata["name"],
+        metadata["uid"],
+        int(metadata["resourceVersion"]),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ours(Meta):
+    """An object of one of our kinds.
+
+    Attributes:
+        error: why the stored object cannot be understood (it was made under another version), else None.
+        generation: metadata.generation.
+        deleting: whether its deletion has begun.
+    """
+
+    generation: int
+    deleting: bool
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobView(Ours):
+    """A TrainingJob."""
+
+    job: TrainingJob | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView(Ours):
+    """An InferenceService."""
+
+    service: InferenceService | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView(Ours):
+    """A Queue."""
+
+    queue: Queue | None
+
+
+def _ours(raw: dict[str, Any], error: str | None) -> tuple[str, str, str, int, int, bool, str | None]:
+    metadata = raw["metadata"]
+    return (*_meta(raw), int(metadata.get("generation") or 0), "deletionTimestamp" in metadata, error)
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def job_view(raw: dict[str, Any]) -> JobView:
+    """Project a TrainingJob."""
+    try:
+        job, error = TrainingJob.from_json(raw), None
+    except ValidationError as invalid:
+        job, error = None, _complaint(invalid)
+    return JobView(*_ours(raw, error), job)
+
+
+def service_view(raw: dict[str, Any]) -> ServiceView:
+    """Project an InferenceService."""
+    try:
+        service, error = InferenceService.from_json(raw), None
+    except ValidationError as invalid:
+        service, error = None, _complaint(invalid)
+    return ServiceView(*_ours(raw, error), service)
+
+
+def queue_view(raw: dict[str, Any]) -> QueueView:
+    """Project a Queue."""
+    try:
+        queue, error = Queue.from_json(raw), None
+    except ValidationError as invalid:
+        queue, error = None, _complaint(invalid)
+    return QueueView(*_ours(raw, error), queue)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a container ended.
+
+    Attributes:
+        exit_code: its exit code.
+        signal: the signal that ended it, 0 for none.
+        reason: the kubelet's word: Completed, Error, OOMKilled, ...
+        message: its termination message.
+        finished_at: RFC 3339.
+    """
+
+    exit_code: int
+    signal: int
+    reason: str
+    message: str
+    finished_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PodView(Meta):
+    """A pod, reduced to its first container (ours have only one) and what it asks for.
+
+    Attributes:
+        labels: its labels.
+        node: the node it is bound to, or pinned to.
+        bound: whether a scheduler has bound it.
+        phase: Pending, Running, Succeeded, Failed or Unknown.
+        reason: why the pod (not a container) failed: Evicted, NodeLost, UnexpectedAdmissionError, ...
+        message: the sentence to it.
+        disruption: reason of its DisruptionTarget condition, "" without one.
+        unschedulable: the scheduler's sentence, "" where it has none.
+        deleted_at: when its deletion was asked for, or None.
+        created_at: RFC 3339.
+        ready: whether it is Ready.
+        running: whether its container runs.
+        waiting_reason: why its container waits.
+        waiting_message: the sentence to it.
+        ended: how its container ended, or ended last time if it was restarted.
+        restarts: restarts of the container by the kubelet.
+        gpus: GPUs that it asks for.
+        cpu_milli: thousandths of a core that it asks for.
+        memory_bytes: bytes that it asks for.
+    """
+
+    labels: dict[str, str]
+    node: str
+    bound: bool
+    phase: str
+    reason: str
+    message: str
+    disruption: str
+    unschedulable: str
+    deleted_at: str | None
+    created_at: str
+    ready: bool
+    running: bool
+    waiting_reason: str
+    waiting_message: str
+    ended: Ended | None
+    restarts: int
+    gpus: int
+    cpu_milli: int
+    memory_bytes: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing of it runs any more; a finished pod holds no GPU."""
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def started(self) -> bool:
+        """Whether its container ever ran."""
+        return self.running or self.ended is not None
+
+    @property
+    def generation(self) -> int:
+        """The gang generation that it belongs to; 0 if it is not a worker."""
+        text = self.labels.get(labels.GENERATION, "")
+        return int(text) if text.isdigit() else 0
+
+    @property
+    def rank(self) -> int:
+        """The rank of the worker; -1 if it is not one."""
+        text = self.labels.get(labels.RANK, "")
+        return int(text) if text.isdigit() else -1
+
+
+def pod_view(raw: dict[str, Any]) -> PodView:
+    """Project a Pod."""
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or ()}
+    container = (status.get("containerStatuses") or [{}])[0]
+    state = container.get("state") or {}
+    waiting = state.get("waiting") or {}
+    ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
+    scheduled = conditions.get("PodScheduled") or {}
+    gpus, cpu, memory = _requests(spec)
+    return PodView(
+        *_meta(raw),
+        labels=metadata.get("labels") or {},
+        node=spec.get("nodeName") or _pinned(spec),
+        bound=bool(spec.get("nodeName")),
+        phase=status.get("phase") or "Pending",
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+        disruption=_when_true(conditions.get("DisruptionTarget")),
+        unschedulable=scheduled.get("message") or "" if scheduled.get("reason") == "Unschedulable" else "",
+        deleted_at=metadata.get("deletionTimestamp"),
+        created_at=metadata["creationTimestamp"],
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        running="running" in state,
+        waiting_reason=waiting.get("reason") or "",
+        waiting_message=waiting.get("message") or "",
+        ended=_ended(ended) if ended else None,
+        restarts=int(container.get("restartCount") or 0),
+        gpus=gpus,
+        cpu_milli=cpu,
+        memory_bytes=memory,
+    )
+
+
+def _ended(terminated: dict[str, Any]) -> Ended:
+    return Ended(
+        exit_code=int(terminated.get("exitCode") or 0),
+        signal=int(terminated.get("signal") or 0),
+        reason=terminated.get("reason") or "",
+        message=terminated.get("message") or "",
+        finished_at=terminated.get("finishedAt"),
+    )
+
+
+def _when_true(condition: dict[str, Any] | None) -> str:
+    return str(condition.get("reason") or "") if condition and condition.get("status") == "True" else ""
+
+
+def _pinned(spec: dict[str, Any]) -> str:
+    """The node that required affinity pins the pod to, as we do for workers."""
+    try:
+        terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        return str(terms["nodeSelectorTerms"][0]["matchFields"][0]["values"][0])
+    except (KeyError, IndexError):
+        return ""
+
+
+def _requests(spec: dict[str, Any]) -> tuple[int, int, int]:
+    """GPUs, milli-cores and bytes that a pod asks for: the sum of its containers, or its largest init container."""
+    totals = [0, 0, 0]
+    for container in spec.get("containers") or ():
+        for index, amount in enumerate(_container_requests(container)):
+            totals[index] += amount
+    for container in spec.get("initContainers") or ():
+        sidecar = container.get("restartPolicy") == "Always"
+        for index, amount in enumerate(_container_requests(container)):
+            totals[index] = totals[index] + amount if sidecar else max(totals[index], amount)
+    return totals[0], totals[1], totals[2]
+
+
+def _container_requests(container: dict[str, Any]) -> tuple[int, int, int]:
+    resources = container.get("resources") or {}
+    wanted = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return (
+        int(wanted.get(labels.GPU_RESOURCE, 0)),
+        cpu_milli(str(wanted.get("cpu", "0"))),
+        memory_bytes(str(wanted.get("memory", "0"))),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView(Meta):
+    """A node.
+
+    Attributes:
+        gpu_model: its GPU model, "" without GPUs.
+        gpus: allocatable GPUs.
+        cpu_milli: allocatable thousandths of a core.
+        memory_bytes: allocatable bytes.
+        rack: its rack, or None.
+        block: its block of racks, or None.
+        ready: whether the kubelet says Ready.
+        ready_changed_at: when that last changed, RFC 3339.
+        schedulable: ready, not cordoned, and without a taint that our pods do not tolerate.
+    """
+
+    gpu_model: str
+    gpus: int
+    cpu_milli: int
+    memory_bytes: int
+    rack: str | None
+    block: str | None
+    ready: bool
+    ready_changed_at: str | None
+    schedulable: bool
+
+
+TOLERATED_TAINTS = frozenset({labels.GPU_RESOURCE})
+"""Keys of taints that our pods tolerate: GPU nodes are often kept for GPU work by a taint of this name."""
+
+
+def node_view(raw: dict[str, Any]) -> NodeView:
+    """Project a Node."""
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    node_labels = metadata.get("labels") or {}
+    allocatable = status.get("allocatable") or {}
+    ready: dict[str, Any] = next((c for c in status.get("conditions") or () if c["type"] == "Ready"), {})
+    is_ready = ready.get("status") == "True"
+    repelled = any(
+        taint["effect"] in ("NoSchedule", "NoExecute") and taint["key"] not in TOLERATED_TAINTS
+        for taint in spec.get("taints") or ()
+    )
+    gpus = int(allocatable.get(labels.GPU_RESOURCE, 0))
+    return NodeView(
+        *_meta(raw),
+        gpu_model=node_labels.get(labels.GPU_PRODUCT, "Unknown") if gpus else "",
+        gpus=gpus,
+        cpu_milli=cpu_milli(str(allocatable.get("cpu", "0"))),
+        memory_bytes=memory_bytes(str(allocatable.get("memory", "0"))),
+        rack=node_labels.get(labels.RACK),
+        block=node_labels.get(labels.BLOCK),
+        ready=is_ready,
+        ready_changed_at=ready.get("lastTransitionTime"),
+        schedulable=is_ready and not spec.get("unschedulable") and not repelled,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimView(Meta):
+    """A PersistentVolumeClaim: that it exists is all that matters."""
+
+
+def claim_view(raw: dict[str, Any]) -> ClaimView:
+    """Project a PersistentVolumeClaim."""
+    return ClaimView(*_meta(raw))
+
+
+@dataclass(frozen=True, slots=True)
+class ChildView(Meta):
+    """A Service or PodDisruptionBudget of ours.
+
+    Attributes:
+        spec_hash: our hash of what was applied.
+        labels: its labels.
+    """
+
+    spec_hash: str
+    labels: dict[str, str]
+
+
+def child_view(raw: dict[str, Any]) -> ChildView:
+    """Project a Service or PodDisruptionBudget of ours."""
+    metadata = raw["metadata"]
+    spec_hash = (metadata.get("annotations") or {}).get(SPEC_HASH, "")
+    return ChildView(*_meta(raw), spec_hash=spec_hash, labels=metadata.get("labels") or {})
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentView(Meta):
+    """A Deployment of ours.
+
+    Attributes:
+        generation: metadata.generation.
+        observed_generation: what its controller has seen.
+        spec_hash: our hash of what was applied, from its annotation.
+        replicas: pods that exist.
+        updated: pods of the newest template.
+        ready: pods that are Ready.
+        available: pods that are available.
+    """
+
+    generation: int
+    observed_generation: int
+    spec_hash: str
+    replicas: int
+    updated: int
+    ready: int
+    available: int
+    wanted: int
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+SPEC_HASH = "datahall.dev/applied"
+"""Annotation with a hash of what was applied: unchanged means there is nothing to write."""
+
+
+def deployment_view(raw: dict[str, Any]) -> DeploymentView:
+    """Project a Deployment."""
+    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    return DeploymentView(
+        *_meta(raw),
+        generation=int(metadata.get("generation") or 0),
+        observed_generation=int(status.get("observedGeneration") or 0),
+        spec_hash=(metadata.get("annotations") or {}).get(SPEC_HASH, ""),
+        replicas=int(status.get("replicas") or 0),
+        updated=int(status.get("updatedReplicas") or 0),
+        ready=int(status.get("readyReplicas") or 0),
+        available=int(status.get("availableReplicas") or 0),
+        wanted=int(spec.get("replicas") or 0),
+        labels=metadata.get("labels") or {},
+    )
