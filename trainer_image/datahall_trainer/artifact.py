@@ -17,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from datahall_trainer import models
@@ -161,11 +161,9 @@ def write_artifact(
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
     try:
         temporary.chmod(0o755)  # mkdtemp's 0700 would keep out a server that runs as another user
-        try:
-            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, temporary / WEIGHTS)
-        except SafetensorError as error:
-            # safetensors hides the errno of a full disk in its text.
-            raise OSError(f"{WEIGHTS}: {error}") from error
+        # Serialised in memory and written by Python: safetensors' own writer hides the errno of a full disk.
+        raw_weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+        (temporary / WEIGHTS).write_bytes(raw_weights)
         for name, content in extra_files.items():
             (temporary / name).write_bytes(content)
         names = sorted([WEIGHTS, *extra_files])

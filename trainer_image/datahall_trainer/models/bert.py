@@ -29,10 +29,14 @@ class BertClassifier(nn.Module):
     needs no pooler weights. No dropout: its masks would depend on how the batch is cut over ranks.
     """
 
-    def __init__(self, encoder: nn.Module, config: BertConfig, *, hidden_size: int) -> None:
+    def __init__(
+        self, encoder: nn.Module, config: BertConfig, *, hidden_size: int, max_positions: int
+    ) -> None:
         """Puts a fresh head on `encoder`, initialised from the global random generator."""
         super().__init__()
         self.encoder = encoder
+        # Tokens that the encoder can tell the places of.
+        self.max_positions = max_positions
         self.head = nn.Linear(hidden_size, config.classes)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -81,4 +85,9 @@ def from_directory(directory: Path, config: BertConfig, *, pretrained: bool) -> 
             raise BadInput(f"model.safetensors cannot be read: {error}") from error
     else:
         encoder = BertModel(encoder_config, add_pooling_layer=False)
-    return BertClassifier(encoder, config, hidden_size=encoder_config.hidden_size)
+    return BertClassifier(
+        encoder,
+        config,
+        hidden_size=encoder_config.hidden_size,
+        max_positions=encoder_config.max_position_embeddings,
+    )
