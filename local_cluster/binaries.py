@@ -10,18 +10,17 @@ The modules stand apart where their requirements clash, but the ones that use Ku
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from local_cluster.errors import ClusterError
+from local_cluster.locks import file_lock
 from local_cluster.paths import ROOM, cache_home
 from local_cluster.progress import say
 
@@ -107,7 +106,7 @@ def _build(program: Program, path: Path) -> None:
             f"{program.name} must be compiled, and there is no `go` on PATH (Go 1.26 or newer)"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.parent / f".{program.name}.lock", waiting_for=program.name):
+    with file_lock(path.parent / f".{program.name}.lock", waiting_for=program.name):
         if path.exists():  # built by another process while we waited
             return
         say(f"{program.name}: compiling")
@@ -126,14 +125,3 @@ def _build(program: Program, path: Path) -> None:
             raise ClusterError(f"{program.name} did not compile:\n{tail}")
         unfinished.rename(path)  # last, so that a half-written file never counts as built
         say(f"{program.name} built in {time.monotonic() - started:.0f} s")
-
-
-@contextmanager
-def _locked(path: Path, *, waiting_for: str) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{waiting_for}: another process is compiling it, waiting")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,7 +1,8 @@
 """Keys and certificates of an API-mode control plane, by the `openssl` program.
 
-The full cluster has its PKI from kubeadm. Here two programs must do, so as to be ready in seconds: kubeadm takes longer
-to compile than all of this to run. People and programs log in with bearer tokens; only the server has a certificate.
+The full cluster has its PKI from kubeadm. Here two programs must do, so as to be ready in seconds: kubeadm takes
+longer to compile than all of this to run. People and programs log in with bearer tokens; only the server has a
+certificate.
 """
 
 from __future__ import annotations

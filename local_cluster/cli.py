@@ -28,6 +28,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m local_cluster", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    full = commands.add_parser(
+        "up", help="start the full cluster, or mend it (CLUSTER=current: check the current context)"
+    )
+    full.add_argument(
+        "--no-images", action="store_true", help="leave the operator's and the trainer's image out"
+    )
+    full.set_defaults(run=_up)
+    commands.add_parser("down", help="end it; programs and images stay in the cache").set_defaults(run=_down)
+    commands.add_parser("status", help="what runs, and whether it is well").set_defaults(run=_status)
+    commands.add_parser("env", help='print what a shell needs: eval "$(... env)"').set_defaults(run=_env)
+    commands.add_parser("images", help="build both images and import them").set_defaults(run=_images)
+
     api = commands.add_parser("api", help="run a control plane without a real node, in the foreground")
     api.add_argument(
         "--nodes", type=int, default=0, help="fake GPU nodes, played by KWOK (default 0: no KWOK)"
@@ -40,6 +52,67 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("names", nargs="*", help="which (default: all)")
     build.set_defaults(run=_binaries)
     return parser
+
+
+def _up(options: argparse.Namespace) -> None:
+    from local_cluster import cluster, current
+
+    if current.chosen():
+        current.check()
+    else:
+        cluster.up(with_images=not options.no_images)
+
+
+def _down(_: argparse.Namespace) -> None:
+    from local_cluster import cluster, current
+    from local_cluster.progress import say
+
+    if current.chosen():
+        say("CLUSTER=current: that cluster is not ours to end, so nothing was done")
+    else:
+        cluster.down()
+
+
+def _status(_: argparse.Namespace) -> None:
+    from local_cluster import cluster, current
+
+    if current.chosen():
+        current.check()
+        return
+    states = cluster.status()
+    for state in states:
+        since = "" if state.seconds is None else f"since {_ago(state.seconds)}"
+        verdict = "healthy" if state.healthy else "not running" if state.pid is None else "NOT HEALTHY"
+        print(f"{state.name:24} {state.pid or '-':>8}  {verdict:12} {since}".rstrip())
+    if not all(state.healthy for state in states):
+        raise ClusterError("not all of it is well: `python -m local_cluster up` starts or mends it")
+
+
+def _ago(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _env(_: argparse.Namespace) -> None:
+    from local_cluster import binaries, current, images
+    from local_cluster.site import Site
+
+    if current.chosen():
+        return
+    folders = dict.fromkeys(str(binaries.location(name).parent) for name in ("kubectl", "helm"))
+    print(f"export KUBECONFIG={Site().kubeconfig}")
+    print(f"export PATH={':'.join(folders)}:$PATH")
+    for image in images.IMAGES:
+        print(f"export DATAHALL_{image.name.upper()}_IMAGE={image.names()[-1]}")
+
+
+def _images(_: argparse.Namespace) -> None:
+    from local_cluster import cluster, images
+
+    cluster.bring_images()
+    for image in images.IMAGES:
+        print(*image.names())
 
 
 def _api(options: argparse.Namespace) -> None:
