@@ -206,6 +206,7 @@ class ApiServer:
                 f"--secure-port={ports[0]}",
                 f"--cert-dir={self.folder / 'controller-manager'}",
                 "--leader-elect=false",
+                f"--flex-volume-plugin-dir={self.folder / 'volume-plugins'}",  # else one under /usr/libexec
                 # The role of the user kube-controller-manager is small: each controller brings an account of its own.
                 "--use-service-account-credentials=true",
                 f"--root-ca-file={files.ca}",

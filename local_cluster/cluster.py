@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import ssl
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -228,7 +229,7 @@ def _clear(site: Site) -> None:
     starters = ("provisioner", "gpusim", "kubelet", "kube-controller-manager", "kube-scheduler", "kube-proxy")
     end(_identities(site, starters))
     cgroups.tear_down()
-    containerd.remove_containers(site)
+    sandboxes = containerd.remove_containers(site)
     end(_identities(site, ("coredns", "containerd")))
     end([identity for pid in containerd.shims(site) if (identity := Identity.of(pid)) is not None])
     end(_identities(site, ("kube-apiserver", "etcd")))
@@ -240,7 +241,8 @@ def _clear(site: Site) -> None:
         shutil.rmtree(site.kubelet_root)
     for folder in (site.state, site.run):
         shutil.rmtree(folder, ignore_errors=True)
-    for path in [*_dangling(_LOG_LINKS), *_CNI_RESULTS.glob("datahall-*")]:
+    results = [path for name in sandboxes for path in _CNI_RESULTS.glob(f"*-{name}-*")]
+    for path in [*_dangling(_LOG_LINKS), *_CNI_RESULTS.glob("datahall-*"), *results]:
         path.unlink(missing_ok=True)
     for folder in (
         _LOG_LINKS,
@@ -287,6 +289,8 @@ def _fingerprint(component: Component) -> str:
     """Command and the configuration files it names: another version or setting means another process."""
     digest = hashlib.sha256()
     for part in component.command:
+        if part == sys.executable:
+            continue  # whoever runs `up` next may do it with another Python, which is no change of settings
         digest.update(part.encode() + b"\0")
         file = Path(part.rpartition("=")[2])
         if file.suffix in {".json", ".toml"} or file.name == "Corefile":

@@ -76,6 +76,8 @@ def components(site: Site, programs: Mapping[str, Path]) -> list[Component]:
                 f"--cluster-signing-cert-file={pki / 'ca.crt'}",
                 f"--cluster-signing-key-file={pki / 'ca.key'}",
                 f"--service-account-private-key-file={pki / 'sa.key'}",
+                # Else it makes a folder under /usr/libexec that nothing removes.
+                f"--flex-volume-plugin-dir={state / 'volume-plugins'}",
                 *_QPS,
             ),
             health=f"https://{node}:10257/healthz",

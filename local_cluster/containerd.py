@@ -122,12 +122,13 @@ def image_names(site: Site) -> set[str]:
     return set(_ctr(site, "images", "ls", "-q").stdout.decode().split())
 
 
-def remove_containers(site: Site) -> None:
-    """Remove the records of all containers. Their processes must have ended: `cgroups.tear_down`."""
+def remove_containers(site: Site) -> list[str]:
+    """Remove the records of all containers, whose processes must have ended (`cgroups.tear_down`); their ids."""
     names = _ctr(site, "containers", "ls", "-q", check=False).stdout.decode().split()
     for verb in ("tasks", "containers"):
         if names:
             _ctr(site, verb, "rm", *(["--force"] if verb == "tasks" else []), *names, check=False)
+    return names
 
 
 def shims(site: Site) -> list[int]:

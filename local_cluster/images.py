@@ -16,7 +16,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -238,6 +238,9 @@ def _buildah(*arguments: str) -> str:
     if not policy.exists():
         # Nothing is pulled, so there are no signatures; without the file buildah refuses to start.
         policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+    settings = store / "containers.conf"
+    # Else it makes /etc/cni for networks that we do not use.
+    settings.write_text(f'[network]\nnetwork_config_dir = "{store / "networks"}"\n')
     verbs_with_policy = {"from", "build", "commit", "push"}
     extra = [f"--signature-policy={policy}"] if arguments[0] in verbs_with_policy else []
     return _run(
@@ -248,12 +251,17 @@ def _buildah(*arguments: str) -> str:
         arguments[0],
         *extra,
         *arguments[1:],
+        environment={"CONTAINERS_CONF": str(settings)},
     )
 
 
-def _run(*command: str) -> str:
+def _run(*command: str, environment: Mapping[str, str] | None = None) -> str:
     result = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C.UTF-8"}
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8", **(environment or {})},
     )
     if result.returncode != 0:
         tail = "\n".join((result.stdout + result.stderr).splitlines()[-25:])
