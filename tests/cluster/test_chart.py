@@ -19,6 +19,7 @@ pytestmark = pytest.mark.apiserver
 
 CHART = Path(__file__).parents[2] / "charts" / "datahall"
 JOBS = "/apis/datahall.dev/v1alpha1/namespaces/default/trainingjobs"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 OPERATOR = "/apis/apps/v1/namespaces/hall/deployments/datahall-operator"
 
 Helm = Callable[..., subprocess.CompletedProcess[str]]
@@ -73,6 +74,9 @@ def exists(rest: Rest, path: str) -> bool:
 
 
 def test_install_upgrade_uninstall(helm: Helm, rest: Rest) -> None:
+    found = rest.call("GET", DEFINITIONS)["items"]
+    assert [(item["metadata"]["name"], item["metadata"]["managedFields"]) for item in found] == []
+
     notes = helm("install", "datahall", str(CHART), "--create-namespace").stdout
     assert "Datahall 0.1.0 is installed: 2 operator pod(s) in namespace hall." in notes
     assert exists(rest, OPERATOR)

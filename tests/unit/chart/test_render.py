@@ -132,6 +132,7 @@ def test_everything_can_be_switched_off(render):
         ({"logLevel": "loud"}, "value must be one of"),
         ({"images": {"trainer": {"digest": "abc"}}}, "does not match pattern"),
         ({"serviceAccount": {"create": False}}, "name"),
+        ({"priorityClass": {"name": ""}}, "name"),
     ],
     ids=lambda value: value if isinstance(value, str) else json.dumps(value),
 )
@@ -214,6 +215,7 @@ def test_the_operator_is_told_what_it_needs(render):
         "POD_IP": {"fieldRef": {"fieldPath": "status.podIP"}},
         "DATAHALL_TRAINER_IMAGE": "local/trainer:7",
         "DATAHALL_IMAGE_PULL_POLICY": "Never",
+        "DATAHALL_PRIORITY_CLASS": "datahall-training",
         "DATAHALL_REPORT_URL": f"http://datahall-operator.{NAMESPACE}.svc:8080",
         "DATAHALL_LOG_LEVEL": "debug",
     }
@@ -314,6 +316,27 @@ def test_people_get_the_kinds_through_the_clusters_own_roles(render):
 
 def test_training_never_preempts(render):
     assert render()["PriorityClass", "datahall-training"]["preemptionPolicy"] == "Never"
+
+
+def test_a_priority_class_of_ones_own_or_none_is_used(render):
+    own = render(priorityClass={"create": False, "name": "batch"})
+    assert environment(own)["DATAHALL_PRIORITY_CLASS"] == "batch"
+    none = render(priorityClass={"create": False, "name": ""})
+    assert "DATAHALL_PRIORITY_CLASS" not in environment(none)
+
+
+def test_the_operator_reads_every_variable_that_it_is_given(render):
+    settings = (ROOT / "operator" / "datahall" / "control" / "settings.py").read_text(encoding="utf-8")
+    assert [name for name in environment(render()) if not re.search(rf"[\"']{name}[\"']", settings)] == []
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are():
+    defined = (ROOT / "operator" / "datahall" / "control" / "metrics.py").read_text(encoding="utf-8")
+    asked = set(
+        re.findall(r"\bdatahall_[a-z_]+", (CHART / "files" / "dashboard.json").read_text(encoding="utf-8"))
+    )
+    assert asked
+    assert [name for name in asked if f'"{name.removesuffix("_bucket")}"' not in defined] == []
 
 
 def test_the_network_policy_lets_in_reports_and_metrics_and_lets_out_dns_and_the_api_server(render):
