@@ -67,7 +67,9 @@ class Cycle:
         self._set_aside: BoolArray | None = None
         self._set_aside_for = ""
         self._refused: dict[tuple[str, Shape], Refusal] = {}
+        self._failed: set[tuple[Shape, str]] = set()
         self._fits_empty: dict[tuple[Shape, str], bool] = {}
+        self._fits_lasting: dict[tuple[Shape, str], bool] = {}
 
     def examine(self, gang: GangRequest, shape: Shape) -> Fit | Refusal:
         """Say where a gang would start now, or why it does not. The caller applies a fit before the next call."""
@@ -103,7 +105,7 @@ class Cycle:
         open_now = [o for o in options if self._left(gang.queue, o) >= shape.all_gpus]
         if not open_now:
             return self._wait_for_quota(gang, shape, options)
-        fit = self._choose(shape, open_now)
+        fit = self._choose(shape, open_now, self._set_aside)
         return fit if fit is not None else self._wait_for_hall(gang, shape, options, open_now)
 
     def _allowed_models(self, shape: Shape) -> list[str]:
@@ -118,6 +120,12 @@ class Cycle:
         if key not in self._fits_empty:
             self._fits_empty[key] = fits_when_empty(self._nodes, shape, model)
         return self._fits_empty[key]
+
+    def _fits_when_gangs_end(self, shape: Shape, model: str) -> bool:
+        key = (shape, model)
+        if key not in self._fits_lasting:
+            self._fits_lasting[key] = fits_when_gangs_end(self._nodes, shape, model)
+        return self._fits_lasting[key]
 
     def _options(self, queue: str, shape: Shape, models: Sequence[str]) -> list[_Option] | Refusal:
         """The models that could ever hold the gang, by hall and by quota."""
@@ -139,14 +147,18 @@ class Cycle:
         return self._quota.room(queue, option.entry) - self._kept.get((queue, option.entry), 0)
 
     def _choose(
-        self, shape: Shape, options: Sequence[_Option], *, ignore_set_aside: bool = False
+        self, shape: Shape, options: Sequence[_Option], set_aside: BoolArray | None = None
     ) -> Fit | None:
         """The first listed model that holds the gang; without a list, the model where it fits best."""
-        set_aside = None if ignore_set_aside else self._set_aside
         best: Fit | None = None
         for option in options:
+            key = (shape, option.model)
+            if key in self._failed:
+                continue
             fit = best_fit(self._nodes, shape, option.model, set_aside)
             if fit is None:
+                if set_aside is None:
+                    self._failed.add(key)
                 continue
             if shape.models or shape.gpus == 0:
                 return fit
@@ -169,17 +181,15 @@ class Cycle:
         self, gang: GangRequest, shape: Shape, options: Sequence[_Option], open_now: Sequence[_Option]
     ) -> Refusal:
         keeps = self._worth_keeping(gang.queue, shape, options)
-        if self._set_aside is not None and self._choose(shape, open_now, ignore_set_aside=True) is not None:
+        if self._set_aside is not None and self._choose(shape, open_now) is not None:
             text = messages.behind_nodes(shape, self._set_aside_for, int(self._set_aside.sum()))
             return Refusal(WaitReason.BEHIND_OTHERS, text, keeps)
         models = [option.model for option in open_now]
-        gpus_missing, text = messages.insufficient(self._nodes, shape, models)
-        if self._set_aside is None:
-            for model in models:
-                if fits_when_gangs_end(self._nodes, shape, model):
-                    self._set_aside = nodes_to_set_aside(self._nodes, shape, model)
-                    self._set_aside_for = f"{gang.name} (needs {messages.demand(shape)})"
-                    break
+        attainable = [model for model in models if self._fits_when_gangs_end(shape, model)]
+        gpus_missing, text = messages.insufficient(self._nodes, shape, models, attainable=bool(attainable))
+        if attainable and self._set_aside is None:
+            self._set_aside = nodes_to_set_aside(self._nodes, shape, attainable[0])
+            self._set_aside_for = f"{gang.name} (needs {messages.demand(shape)})"
         reason = WaitReason.INSUFFICIENT_GPUS if gpus_missing else WaitReason.INSUFFICIENT_RESOURCES
         return Refusal(reason, text, keeps)
 
@@ -192,7 +202,7 @@ class Cycle:
             lasting = self._quota.nominal(queue, option.entry) - self._quota.used(
                 queue, option.entry, Holder.PODS
             )
-            if lasting >= shape.all_gpus and fits_when_gangs_end(self._nodes, shape, option.model):
+            if lasting >= shape.all_gpus and self._fits_when_gangs_end(shape, option.model):
                 attainable.append(option)
         return tuple(_entries(attainable))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datahall.planning.packing import eligible, fits_when_gangs_end, has_model, workers_that_fit
+from datahall.planning.packing import eligible, has_model, workers_that_fit
 from datahall.planning.quota import QuotaBook
 from datahall.planning.shape import Shape
 from datahall.planning.state import CPU, GPU, MEMORY, BoolArray, Holder, NodeArrays
@@ -118,7 +118,8 @@ def never_in_hall(nodes: NodeArrays, shape: Shape) -> str:
     models = [m for m in shape.models or present if m in present]
     if shape.gpus and not models:
         which = " or ".join(shape.models) or "GPUs"
-        return f"{need}, and no node has {which} (the hall has: {', '.join(m or 'unlabelled GPUs' for m in present) or 'no GPUs'})"
+        there = ", ".join(model or "unlabelled GPUs" for model in present) or "no GPUs"
+        return f"{need}, and no node has {which} (the hall has: {there})"
     columns = _any_of(nodes, shape, models)
     largest = int(nodes.total[GPU, columns].max())
     if shape.gpus > largest:
@@ -135,8 +136,16 @@ def never_in_hall(nodes: NodeArrays, shape: Shape) -> str:
     return f"{need}; the empty hall holds {counted(room, 'such worker')}: lower workers"
 
 
-def insufficient(nodes: NodeArrays, shape: Shape, models: Sequence[str]) -> tuple[bool, str]:
+def insufficient(
+    nodes: NodeArrays, shape: Shape, models: Sequence[str], *, attainable: bool
+) -> tuple[bool, str]:
     """The hall is too full now.
+
+    Args:
+        nodes: The hall.
+        shape: What does not fit.
+        models: The GPU models it may use now.
+        attainable: Whether it would fit once every held gang has ended.
 
     Returns:
         Whether GPUs are what is missing (else CPU or memory), and the sentence.
@@ -167,7 +176,7 @@ def insufficient(nodes: NodeArrays, shape: Shape, models: Sequence[str]) -> tupl
         with_gpus = " with enough free GPUs" if shape.gpus else ""
         best = f"nodes{with_gpus} have at most {cores(cpu)} CPU and {size(memory)} free"
         text = f"{need}{_now(shape, fit)}; {best}"
-    if not any(fits_when_gangs_end(nodes, shape, model) for model in models):
+    if not attainable:
         text += "; pods that are not jobs of a queue, or cordoned nodes, hold what is missing"
     return gpus_missing, text
 

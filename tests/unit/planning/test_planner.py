@@ -260,9 +260,7 @@ class TestOrder:
             planner.submit(gang(f"s{turn}", gpus=1, created=turn, queue=other))
             if turn == 20:
                 planner.submit(gang("big", 2, 8, created=turn - 0.5))
-            for decision in planner.cycle(turn):
-                if isinstance(decision, Admit):
-                    running.append(decision.key)
+            running += [d.key for d in planner.cycle(turn) if isinstance(d, Admit)]
             if "big" in running:
                 break
             if turn >= 12:
