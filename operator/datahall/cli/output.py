@@ -2,7 +2,8 @@
 
 `list -o json` and `queues -o json` print `{"apiVersion": "v1", "kind": "List", "items": [...]}`, TrainingJobs first:
 what works on `kubectl get -o json` works on it. `describe -o json` prints kind, name, namespace, state, reason,
-message, object, pods and events. `predict --json` prints model, digest and results: `[{input, classes: [{label, score}]}]`.
+message, object, pods and events. `predict --json` prints model, digest and results:
+`[{input, classes: [{label, score}]}]`.
 """
 
 from __future__ import annotations
