@@ -11,11 +11,8 @@ from . import API_VERSION
 from .common import (
     URI,
     Bool,
-    Condition,
     Decimal,
-    Digest,
     Float,
-    GPUModel,
     Int,
     Model,
     Name,
@@ -24,11 +21,45 @@ from .common import (
     Resources,
     Rule,
     SpecModel,
-    Time,
     Unique,
     name_rules,
     unchanged,
 )
+from .trainingjob_status import (
+    Failure,
+    LastCheckpoint,
+    Placement,
+    Progress,
+    Restarts,
+    TrainedModel,
+    TrainingJobStatus,
+)
+
+__all__ = [
+    "DEFAULT_ARCHITECTURES",
+    "Augment",
+    "Checkpoint",
+    "Container",
+    "Data",
+    "EnvironmentVariable",
+    "Failure",
+    "FailurePolicy",
+    "LastCheckpoint",
+    "ModelSource",
+    "Output",
+    "Placement",
+    "Precision",
+    "Progress",
+    "Restarts",
+    "Strategy",
+    "Task",
+    "TrainedModel",
+    "Training",
+    "TrainingJob",
+    "TrainingJobSpec",
+    "TrainingJobStatus",
+    "Workers",
+]
 
 
 class Task(StrEnum):
@@ -328,147 +359,6 @@ class TrainingJobSpec(SpecModel):
         if self.model is not None and self.model.architecture is None:
             filled["model"]["architecture"] = DEFAULT_ARCHITECTURES.get(self.task)
         return filled
-
-
-class Placement(Model):
-    """Where one worker runs."""
-
-    rank: Annotated[int, Field(ge=0, le=1023, examples=[0])]
-    """The worker's rank."""
-    node: Annotated[str, Field(max_length=253, examples=["gpu-node-17"])]
-    """The node it is pinned to."""
-    gpu_model: Annotated[GPUModel | None, Field(examples=["H100"])] = None
-    """The model of its GPUs. Absent: it has none."""
-
-
-class Restarts(Model):
-    """How often the gang was started again."""
-
-    counted: Annotated[int, Field(ge=0, examples=[1])] = 0
-    """Restarts for the job's own failures, held against failurePolicy.maxRestarts."""
-    uncounted: Annotated[int, Field(ge=0, examples=[0])] = 0
-    """Restarts for evictions, preemptions, lost nodes and suspensions."""
-
-
-class Progress(Model):
-    """How far training has come, as its first worker last reported."""
-
-    step: Annotated[int | None, Field(ge=0, examples=[120])] = None
-    """Optimizer steps done."""
-    total_steps: Annotated[int | None, Field(ge=0, examples=[625])] = None
-    """Optimizer steps in all."""
-    epoch: Annotated[int | None, Field(ge=0, examples=[1])] = None
-    """Whole epochs done."""
-    epochs: Annotated[int | None, Field(ge=0, examples=[5])] = None
-    """Epochs in all."""
-    percent: Annotated[int | None, Field(ge=0, le=100, examples=[19])] = None
-    """Share of the steps done, in per cent."""
-    eta_seconds: Annotated[int | None, Field(ge=0, examples=[77])] = None
-    """Seconds left at the present speed."""
-    samples_per_second: Annotated[float | None, Field(ge=0, examples=[410.2])] = None
-    """Training samples per second, over all workers."""
-    device: Annotated[str | None, Field(max_length=128, examples=["cuda:NVIDIA H100"])] = None
-    """What the workers compute on."""
-    metrics: Annotated[
-        dict[str, float], Field(max_length=64, examples=[{"loss": 0.21, "validation_accuracy": 0.962}])
-    ] = Field(default_factory=dict)
-    """The newest value of each metric; accuracies and the like are fractions of 1."""
-    time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
-    """When this was reported, RFC 3339."""
-
-
-class LastCheckpoint(Model):
-    """The newest checkpoint that is complete."""
-
-    step: Annotated[int, Field(ge=0, examples=[100])]
-    """Optimizer steps that it holds."""
-    uri: Annotated[
-        str, Field(max_length=2048, examples=["pvc://models/digits/.checkpoints/6f0c/step-00000100"])
-    ]
-    """Where it lies."""
-    bytes: Annotated[int | None, Field(ge=0, examples=[1234567])] = None
-    """Its size in bytes."""
-    time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
-    """When it was saved, RFC 3339."""
-
-
-class Failure(Model):
-    """The newest failure: which worker, how it ended, and why."""
-
-    pod: Annotated[str | None, Field(max_length=253, examples=["digits-g1-0"])] = None
-    """The pod that failed first."""
-    node: Annotated[str | None, Field(max_length=253, examples=["gpu-node-17"])] = None
-    """The node it ran on."""
-    rank: Annotated[int | None, Field(ge=0, le=1023, examples=[0])] = None
-    """The worker's rank."""
-    exit_code: Annotated[int | None, Field(ge=-1, le=65535, examples=[65])] = None
-    """Exit code of the trainer (docs/contracts.md)."""
-    signal: Annotated[int | None, Field(ge=0, le=128, examples=[9])] = None
-    """The signal that ended it, by number."""
-    cause: Annotated[str | None, Field(max_length=63, examples=["BadInput"])] = None
-    """Cause, in one word of the cause catalogue (docs/reference)."""
-    message: Annotated[
-        str | None,
-        Field(max_length=4096, examples=["data.train: pvc://data/digits/train: no such directory"]),
-    ] = None
-    """Cause, in a sentence."""
-    last_log_lines: Annotated[
-        tuple[Annotated[str, Field(max_length=4096)], ...],
-        Field(max_length=50, examples=[["ValueError: no such file"]]),
-    ] = ()
-    """The last lines that the trainer wrote."""
-    time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
-    """When it happened, RFC 3339."""
-    generation: Annotated[int | None, Field(ge=0, examples=[1])] = None
-    """The gang generation that it belongs to."""
-
-
-class TrainedModel(Model):
-    """The finished model."""
-
-    uri: Annotated[str, Field(max_length=2048, examples=["pvc://models/digits/versions/0123456789abcdef"])]
-    """Where it lies."""
-    digest: Annotated[Digest, Field(examples=["sha256:" + "0123456789abcdef" * 4])]
-    """Digest of its manifest: equal weights have equal digests."""
-    metrics: Annotated[dict[str, float], Field(max_length=64, examples=[{"validation_accuracy": 0.987}])] = (
-        Field(default_factory=dict)
-    )
-    """Its metrics on the held-out data; accuracies and the like are fractions of 1."""
-
-
-class TrainingJobStatus(Model):
-    """What the operator sees. Conditions are the truth; state sums them up for a table."""
-
-    observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0
-    """The metadata.generation that this status speaks of."""
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=32), Unique("type")] = ()
-    """Queued, Admitted, Running, Restarting, Suspended, Succeeded, Failed, and for tools Reconciling and Stalled."""
-    state: Annotated[str | None, Field(max_length=63, examples=["Running"])] = None
-    """One word derived from the conditions, for tables; programs read the conditions."""
-    effective: dict[str, Any] | None = Field(
-        default=None, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
-    )
-    """The spec with every default filled in: what runs."""
-    generation: Annotated[int, Field(ge=0, examples=[1])] = 0
-    """How many times the gang was started; pods are named after it."""
-    placement: Annotated[tuple[Placement, ...], Field(max_length=1024), Unique("rank")] = ()
-    """Where each worker of the present generation runs."""
-    queued_time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
-    """When the job last began to wait in its queue, RFC 3339."""
-    start_time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
-    """When the workers were first started, RFC 3339."""
-    completion_time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
-    """When the job succeeded or failed, RFC 3339."""
-    restarts: Restarts | None = None
-    """How often the gang was started again."""
-    progress: Progress | None = None
-    """How far training has come."""
-    last_checkpoint: LastCheckpoint | None = None
-    """What a restart would go on from."""
-    failure: Failure | None = None
-    """The newest failure of a worker, even if the job went on."""
-    output: TrainedModel | None = None
-    """The finished model, once the job succeeded."""
 
 
 class TrainingJob(Model):
