@@ -45,11 +45,13 @@ async def load(*, kubeconfig: str | None = None, context: str | None = None) -> 
     from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
     configuration = Configuration()
+    # The library reads the variable once, when it is imported; a notebook or a test may set it later.
+    kubeconfig = kubeconfig or os.environ.get("KUBECONFIG") or None
     in_cluster = (
         "KUBERNETES_SERVICE_HOST" in os.environ and SERVICE_ACCOUNT_DIRECTORY.joinpath("token").exists()
     )
     try:
-        if kubeconfig is None and "KUBECONFIG" not in os.environ and in_cluster:
+        if kubeconfig is None and in_cluster:
             load_incluster_config(client_configuration=configuration)
             namespace = SERVICE_ACCOUNT_DIRECTORY.joinpath("namespace").read_text().strip()
         else:
