@@ -7,7 +7,7 @@ its client's hang-up, whichever is first, and withdraws what nobody waits for an
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from .metrics import Metrics
 _log = logging.getLogger(__name__)
 
 Scores = npt.NDArray[np.float32]
+HangUp = Callable[[], Coroutine[Any, Any, None]]
 
 _PROBLEMS: dict[str, type[ServerError]] = {
     "invalid_input": InvalidInputError,
@@ -61,6 +62,15 @@ class _Held:
     def fail(self, error: ServerError) -> None:
         if not self.done.done():
             self.done.set_exception(error)
+
+    @property
+    def complete(self) -> bool:
+        return self._missing == 0
+
+    def abandon(self) -> None:
+        """Nobody waits any more; a failure that nobody will read is read here, else asyncio logs it as forgotten."""
+        if not self.done.cancel() and not self.done.cancelled():
+            self.done.exception()
 
     def scores(self) -> Scores:
         return np.stack([row for row in self._rows if row is not None])
@@ -92,7 +102,7 @@ class Dispatcher:
         *,
         param: str,
         deadline: float,
-        gone: Awaitable[Any] | None = None,
+        gone: HangUp | None = None,
     ) -> Scores:
         """Classify a request's instances.
 
@@ -100,7 +110,7 @@ class Dispatcher:
             instances: What to classify.
             param: The field they came in, for the error messages.
             deadline: On the loop's clock.
-            gone: Completes when the client hangs up.
+            gone: Starts a wait that completes when the client hangs up.
 
         Returns:
             float32 [len(instances), classes].
@@ -124,15 +134,14 @@ class Dispatcher:
             await self._first_of(held, deadline=deadline, gone=gone)
         finally:
             # On every way out, also a cancelled task: what is still queued is now work for nobody.
-            self._metrics.expired.inc(
-                self._queue.withdraw(held) if held.done.cancelled() or not held.done.done() else 0
-            )
-            held.done.cancel()
+            if not held.complete:
+                self._metrics.expired.inc(self._queue.withdraw(held))
+                held.abandon()
         return held.scores()
 
-    async def _first_of(self, held: _Held, *, deadline: float, gone: Awaitable[Any] | None) -> None:
+    async def _first_of(self, held: _Held, *, deadline: float, gone: HangUp | None) -> None:
         loop = asyncio.get_running_loop()
-        watch = asyncio.ensure_future(gone) if gone is not None else None
+        watch = asyncio.create_task(gone()) if gone is not None else None
         waited_for = {held.done} if watch is None else {held.done, watch}
         try:
             await asyncio.wait(
@@ -147,8 +156,6 @@ class Dispatcher:
         finally:
             if watch is not None:
                 watch.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([watch])
 
     async def run(self) -> None:
         """Feed the engine until it dies; ends then, with every held request answered."""
@@ -196,6 +203,9 @@ class Dispatcher:
         assert len(result.scores) == len(result.problems) == len(batch)
         for entry, row, problem in zip(batch, result.scores, result.problems, strict=True):
             _owner(entry).settle(entry.item[0], row, problem)
+            if problem is not None:
+                # Here and not when its task wakes: the next batch is decided before that.
+                self._metrics.expired.inc(self._queue.withdraw(_owner(entry)))
             if problem is not None and problem.kind == "model_failed":
                 logs.event(_log, "the model failed on an input", level=logging.ERROR, reason=problem.message)
 

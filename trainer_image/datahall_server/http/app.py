@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -137,7 +136,7 @@ class _Handlers:
             kind = media_type(request)
             instances = classify.parse(body, media_type=kind, model=model, limits=self._room.limits)
             scores = await self._room.dispatcher.submit(
-                instances, param="inputs", deadline=deadline, gone=_hang_up(request)
+                instances, param="inputs", deadline=deadline, gone=lambda: _hang_up(request)
             )
         post = self._room.config.postprocess
         results = [
@@ -191,7 +190,7 @@ class _Handlers:
             body = await reader.read(deadline=deadline)
             inference = oip.parse(body, json_length=json_length, model=model, limits=self._room.limits)
             scores = await self._room.dispatcher.submit(
-                inference.instances, param=inference.param, deadline=deadline, gone=_hang_up(request)
+                inference.instances, param=inference.param, deadline=deadline, gone=lambda: _hang_up(request)
             )
         content, head_bytes = oip.respond(
             inference,
@@ -241,6 +240,5 @@ class _Handlers:
 
 async def _hang_up(request: Request) -> None:
     """Completes when the client hangs up. To be awaited only after the whole body was read."""
-    receive: Callable[[], Awaitable[object]] = request.receive
-    while (await receive())["type"] != "http.disconnect":  # type: ignore[index]
+    while (await request.receive())["type"] != "http.disconnect":
         pass
