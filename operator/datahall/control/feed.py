@@ -92,8 +92,12 @@ class Feed:
             source.table.replace(listed["items"], int(listed["metadata"]["resourceVersion"]))
             metrics.OBJECTS.labels(source.resource.plural).set(len(source.table))
 
-    async def run(self) -> None:
-        """Watch for ever."""
+    async def run(self, started: Callable[[], None]) -> None:
+        """Watch for ever.
+
+        Args:
+            started: called once kopf has set itself up; it takes SIGTERM and SIGINT then, which are the caller's.
+        """
         settings = kopf.OperatorSettings()
         settings.persistence.diffbase_storage = _NoDiffBase()
         settings.posting.enabled = False
@@ -107,12 +111,11 @@ class Feed:
                 where = (resource.group, resource.version, resource.plural)
                 settings.watching.label_selectors[where] = source.label_selector
         logging.getLogger("kopf").setLevel(logging.WARNING)
-        await kopf.operator(
-            registry=self._registry,
-            settings=settings,
-            clusterwide=True,
-            standalone=True,
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry, settings=settings, clusterwide=True, standalone=True
         )
+        started()
+        await kopf.run_tasks(tasks)
         raise RuntimeError("the event source ended by itself")
 
     async def resync(self) -> None:

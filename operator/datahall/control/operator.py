@@ -95,9 +95,7 @@ class Operator:
         Raises:
             LeaseLostError: this process led and may not any more.
         """
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+        self._take_signals()
         background = [
             asyncio.create_task(coroutine, name=name)
             for name, coroutine in (
@@ -148,7 +146,7 @@ class Operator:
             except KubeError as error:
                 log.warning("waiting for the API server", error=str(error))
                 await asyncio.sleep(RETRY_START_SECONDS)
-        await _all(self._feed.run(), self._feed.resync())
+        await _all(self._feed.run(started=self._take_signals), self._feed.resync())
 
     async def _lead(self) -> None:
         await self._filled.wait()
@@ -227,6 +225,11 @@ class Operator:
         self._tables.saw(resource, raw)
 
     # ---- small parts
+
+    def _take_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
 
     def _wake_planner(self) -> None:
         self._queue.add_after(PLAN, PLAN_DELAY_SECONDS)

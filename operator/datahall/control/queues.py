@@ -60,6 +60,7 @@ def status(
         update={
             "observed_generation": queue.metadata.generation,
             "conditions": conditions,
+            "summary": queue.spec.summary(used),
             "used": tuple(GPUUse(model=model, used=gpus) for model, gpus in used.items()),
             "admitted": held,
             "waiting": waiting,
