@@ -98,9 +98,11 @@ def _env(_: argparse.Namespace) -> None:
     from local_cluster import binaries, current, images
     from local_cluster.site import Site
 
-    if current.chosen():
-        return
     folders = dict.fromkeys(str(binaries.location(name).parent) for name in ("kubectl", "helm"))
+    if current.chosen():
+        # Whatever the team has comes first; ours are there for those who have none.
+        print(f"export PATH=$PATH:{':'.join(folders)}")
+        return
     print(f"export KUBECONFIG={Site().kubeconfig}")
     print(f"export PATH={':'.join(folders)}:$PATH")
     for image in images.IMAGES:

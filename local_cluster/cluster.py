@@ -13,10 +13,11 @@ import os
 import shutil
 import ssl
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,20 +67,41 @@ def up(*, with_images: bool = True) -> None:
         file_lock(site.state.with_name("cluster.lock"), waiting_for="cluster"),
         ThreadPoolExecutor(2) as pool,
     ):
-        building = [pool.submit(_build_images)] if with_images else []
-        programs = binaries.ensure(*_NODE_PROGRAMS)
-        if not network.exists(site):
-            # Nothing of an earlier run can work without its namespace: after a reboot there are files, and no more.
-            _clear(site)
-        _prepare(site, programs)
-        for component in components.components(site, programs):
-            _start(site, component)
-        # Helm and kubectl last: the cluster starts without them, and helm takes longest to compile.
-        tools = pool.submit(binaries.ensure, *_TOOLS)
-        _wait_for_node(site)
-        tools.result()
-        _import(site, building)
+        runtime = threading.Event()
+        bringing = pool.submit(_bring_images, site, runtime) if with_images else None
+        try:
+            _bring_cluster(site, pool, runtime)
+        finally:
+            runtime.set()  # also after a failure: nobody must wait for containerd for ever
+        if bringing is not None:
+            bringing.result()
     say(f"cluster is up: export KUBECONFIG={site.kubeconfig}")
+
+
+def _bring_cluster(site: Site, pool: ThreadPoolExecutor, runtime: threading.Event) -> None:
+    """Everything but the images; sets `runtime` once containerd can take some."""
+    programs = binaries.ensure(*_NODE_PROGRAMS)
+    if not network.exists(site):
+        # Nothing of an earlier run can work without its namespace: after a reboot there are files, and no more.
+        _clear(site)
+    _prepare(site, programs)
+    for component in components.components(site, programs):
+        _start(site, component)
+        if component.name == "containerd":
+            runtime.set()
+    # Helm and kubectl last: the cluster starts without them, and helm takes long to compile.
+    tools = pool.submit(binaries.ensure, *_TOOLS)
+    _wait_for_node(site)
+    tools.result()
+
+
+def _bring_images(site: Site, runtime: threading.Event) -> None:
+    """Build the images, and import them once containerd runs."""
+    for image in images.IMAGES:
+        images.build(image)
+    runtime.wait()
+    for image in images.IMAGES:
+        containerd.import_image(site, image)
 
 
 def down() -> None:
@@ -95,11 +117,11 @@ def bring_images() -> None:
     site = Site()
     machine.check(site, images=True)
     with file_lock(site.state.with_name("cluster.lock"), waiting_for="cluster"):
-        _build_images()
-        if containerd.answers(site):
-            for image in images.IMAGES:
+        for image in images.IMAGES:
+            images.build(image)
+            if containerd.answers(site):
                 containerd.import_image(site, image)
-        else:
+        if not containerd.answers(site):
             say("the cluster is down; `up` will import them")
 
 
@@ -119,18 +141,6 @@ def status() -> list[Status]:
             )
         )
     return found
-
-
-def _build_images() -> None:
-    for image in images.IMAGES:
-        images.build(image)
-
-
-def _import(site: Site, building: list[Future[None]]) -> None:
-    for future in building:
-        future.result()
-        for image in images.IMAGES:
-            containerd.import_image(site, image)
 
 
 def _prepare(site: Site, programs: dict[str, Path]) -> None:

@@ -26,6 +26,8 @@ from local_cluster.images import Image
 from local_cluster.progress import say
 from local_cluster.site import Site
 
+_KEPT_TAGS = 5
+
 
 def answers(site: Site) -> bool:
     """Whether containerd talks."""
@@ -54,7 +56,20 @@ def import_image(site: Site, image: Image) -> None:
             blobs=[(digest, images.blob(image.layout, digest)) for digest in sent],
         )
     _share_blobs(site, image.layout, digests)
+    _forget_old_tags(site, image)
     say(f"image {image.name} imported in {time.monotonic() - started:.0f} s")
+
+
+def _forget_old_tags(site: Site, image: Image) -> None:
+    """Keep the last few tags by content: a Deployment that was not upgraded yet still needs the one it names."""
+    history = image.layout.with_name(f"{image.name}.tags")
+    before = history.read_text().split() if history.exists() else []
+    newest = image.names()[-1]
+    tags = [*(tag for tag in before if tag != newest), newest]
+    history.write_text("\n".join(tags[-_KEPT_TAGS:]) + "\n")
+    old = set(tags[:-_KEPT_TAGS]) & image_names(site)
+    if old:
+        _ctr(site, "images", "rm", *old)
 
 
 def write_archive(

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from typing import Any
 
+from local_cluster import binaries
 from local_cluster.errors import ClusterError
 from local_cluster.progress import say
 
@@ -24,8 +25,6 @@ def chosen() -> bool:
 
 def check() -> None:
     """Say whether it answers, which version it has, and whether GPUs and default storage are there."""
-    if shutil.which("kubectl") is None:
-        raise ClusterError("CLUSTER=current needs `kubectl` on PATH")
     context = _kubectl("config", "current-context").strip()
     version = json.loads(_kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
     say(f"context {context}: Kubernetes {version} answers")
@@ -47,8 +46,9 @@ def _items(kind: str) -> list[dict[str, Any]]:
 
 
 def _kubectl(*arguments: str) -> str:
+    program = shutil.which("kubectl") or str(binaries.ensure("kubectl")["kubectl"])
     result = subprocess.run(
-        ["kubectl", "--request-timeout=10s", *arguments], capture_output=True, text=True, check=False
+        [program, "--request-timeout=10s", *arguments], capture_output=True, text=True, check=False
     )
     if result.returncode != 0:
         raise ClusterError(f"kubectl {' '.join(arguments[:2])}: {result.stderr.strip()}")

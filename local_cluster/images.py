@@ -122,6 +122,7 @@ def build(image: Image) -> None:
         str(REPOSITORY),
     )
     _push(f"localhost/datahall-{image.name}:dev", image.layout)
+    _prune(image.layout)
     _stamp_path(image.layout).write_text(wanted)
     say(f"image {image.name} built in {time.monotonic() - started:.0f} s")
 
@@ -194,6 +195,15 @@ def _push(name: str, layout: Path) -> None:
     layout.mkdir(parents=True, exist_ok=True)
     (layout / "index.json").unlink(missing_ok=True)  # else it collects every image that was ever pushed here
     _buildah("push", "--quiet", "--disable-compression", "--format=oci", name, f"oci:{layout}")
+
+
+def _prune(layout: Path) -> None:
+    """Forget what no current image is made of: one outdated layer of dependencies is 5 GB, in each of two places."""
+    _, digests = manifest(layout)
+    for path in (layout / "blobs" / "sha256").iterdir():
+        if f"sha256:{path.name}" not in digests:
+            path.unlink()
+    _buildah("rmi", "--prune")
 
 
 def manifest(layout: Path) -> tuple[dict[str, object], list[str]]:
