@@ -29,6 +29,7 @@ from local_cluster.gpu_nodes import Layout
 
 ROOT = Path(__file__).resolve().parent.parent
 CRDS = Resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False)
+SERVICE_ACCOUNTS = Resource("", "v1", "ServiceAccount", "serviceaccounts")
 WORKERS = 2
 CREATORS = 16
 
@@ -229,13 +230,14 @@ async def prepare(kubeconfig: Path, *, gpus: int) -> None:
             "metadata": {"name": "bench"},
             "spec": {"gpus": [{"model": "Any", "nominal": gpus}]},
         }
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while True:
                 try:
+                    await client.get(SERVICE_ACCOUNTS, "default", namespace="bench")
                     await client.create(QUEUES, queue)
                     break
                 except Exception as error:
-                    say(f"waiting for the CRDs: {error}")
+                    say(f"waiting for the control plane: {error}")
                     await asyncio.sleep(1)
 
 

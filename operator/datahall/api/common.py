@@ -247,7 +247,7 @@ class ObjectMeta(Model):
 
 
 class Resources(SpecModel):
-    """What one pod asks for; requests equal limits, so that a neighbour cannot take it away."""
+    """What one pod asks for. GPUs and memory are limits as well; CPU is a floor: idle cores may be used beyond it."""
 
     gpus: Annotated[Int, Field(ge=0, le=16, examples=[1])] = 0
     """Whole GPUs, in pieces. 0 computes on the CPU."""

@@ -163,9 +163,9 @@ TOLERATED = (labels.GPU_RESOURCE,)
 
 
 def resources(gpus: int, cpu: str, memory: str) -> dict[str, Any]:
-    """Requests equal to limits, so that a neighbour cannot take what was planned."""
-    amounts = {"cpu": cpu, "memory": memory} | ({labels.GPU_RESOURCE: str(gpus)} if gpus else {})
-    return {"requests": amounts, "limits": amounts}
+    """What a container asks for. GPUs and memory are limits too; CPU is not, so that idle cores can be used."""
+    hard = {"memory": memory} | ({labels.GPU_RESOURCE: str(gpus)} if gpus else {})
+    return {"requests": {"cpu": cpu} | hard, "limits": hard}
 
 
 def claim_volumes(read: tuple[str, ...], written: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -1,0 +1,69 @@
+# Two commands do everything on a fresh machine: `make demo` runs the main job, `make test` passes the tests.
+# CLUSTER=current uses the kubeconfig's context instead of a local cluster.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+LOCKS := requirements/dev.txt requirements/operator.txt requirements/trainer.txt
+COMPILE := uv pip compile -q --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+# `local_cluster env` prints exports: kubeconfig, PATH with kubectl and helm, image names.
+IN_CLUSTER := eval "$$($(PYTHON) -m local_cluster env)" && export PATH="$(CURDIR)/$(VENV)/bin:$$PATH" &&
+
+.PHONY: help
+help: ## List the commands.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+$(STAMP): requirements/dev.txt operator/pyproject.toml trainer_image/pyproject.toml scripts/setup
+	@scripts/setup $(VENV)
+	@touch $@
+
+.PHONY: setup
+setup: $(STAMP) ## Make the Python environment in .venv.
+
+.PHONY: up
+up: $(STAMP) ## Start the local cluster, or mend it.
+	@$(PYTHON) -m local_cluster up
+
+.PHONY: down
+down: $(STAMP) ## End the local cluster; what was built stays cached.
+	@$(PYTHON) -m local_cluster down
+
+.PHONY: demo
+demo: up ## Train real digits in real pods, serve them, ask held-out ones. EXAMPLE=reviews for the other example.
+	@$(IN_CLUSTER) $(PYTHON) examples/demo.py $(or $(EXAMPLE),digits)
+
+.PHONY: test
+test: $(STAMP) ## Everything: unit, API server, end to end.
+	@$(PYTHON) -m pytest $(PYTEST_FLAGS)
+
+.PHONY: test-quick
+test-quick: $(STAMP) ## Unit tests alone: no cluster, under a minute or two.
+	@$(PYTHON) -m pytest -m 'not apiserver and not e2e' $(PYTEST_FLAGS)
+
+.PHONY: check
+check: $(STAMP) ## Linters, types, layers, generated files.
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PYTHON) -m datahall.api.crds --check
+	$(PYTHON) -m datahall.api.reference --check
+
+.PHONY: generate
+generate: $(STAMP) ## Write what is generated: CRDs, the chart's copies, the API reference.
+	$(PYTHON) -m datahall.api.crds --write
+	$(PYTHON) -m datahall.api.reference --write
+
+.PHONY: bench-control
+bench-control: $(STAMP) ## Jobs per second of the operator, as one JSON object.
+	@$(PYTHON) -m bench.control
+
+.PHONY: lock
+lock: ## Resolve the pinned requirements anew (hashes, no addresses).
+	$(COMPILE) -o requirements/dev.txt --extra operator operator/pyproject.toml trainer_image/pyproject.toml requirements/dev.in
+	$(COMPILE) -o requirements/operator.txt -c requirements/dev.txt --extra operator operator/pyproject.toml
+	$(COMPILE) -o requirements/trainer.txt -c requirements/dev.txt trainer_image/pyproject.toml
