@@ -25,12 +25,12 @@ def table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, headers: bool = True, colour: bool = False
 ) -> str:
     """The rows under their headers, two blanks apart; the last column is as long as it wants."""
-    everything = [list(columns), *(list(row) for row in rows)]
-    widths = [max(len(row[place]) for row in everything) for place in range(len(columns))]
+    printed = [*([columns] if headers else []), *rows]
+    widths = [max((len(row[place]) for row in printed), default=0) for place in range(len(columns))]
     lines = []
-    for row in everything if headers else everything[1:]:
+    for row in printed:
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-        if colour and row is not everything[0]:
+        if colour and row is not columns:
             cells = [painted(cell) for cell in cells]
         lines.append("  ".join([*cells, row[-1]]).rstrip())
     return "\n".join(lines)

@@ -55,9 +55,7 @@ async def test_goes_on_after_the_server_was_away(api: FakeApi, client: AsyncClie
     api.put(samples.job())
 
     def goes_away() -> str:
-        api.answers.extend(
-            [(500, {"message": "etcd is away"}), (503, "starting"), (429, {"message": "later"})]
-        )
+        api.answers.extend([(500, {"message": "etcd is away"}), (503, "starting"), (502, "soon")])
         api.status("TrainingJob", "digits", **samples.succeeded())
         return EXPIRE
 
