@@ -245,22 +245,19 @@ class Processes:
     main: Process
     doomed: Process
     wrong_digest: Process
-    no_model: Process
 
 
 @pytest.fixture(scope="session")
 def processes(image_model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
     directory = tmp_path_factory.mktemp("processes")
     wrong = replace(image_model, digest="sha256:" + "0" * 64)
-    nowhere = Model("pvc://models/nowhere", image_model.digest, Path())
     all_of_them = Processes(
         main=Process(
             image_model, directory / "main", batching={"maxBatchSize": 8, "maxDelayMilliseconds": 20}
         ),
         doomed=Process(image_model, directory / "doomed"),
         wrong_digest=Process(wrong, directory / "wrong_digest"),
-        no_model=Process(nowhere, directory / "no_model"),
     )
     yield all_of_them
-    for process in (all_of_them.main, all_of_them.doomed, all_of_them.wrong_digest, all_of_them.no_model):
+    for process in (all_of_them.main, all_of_them.doomed, all_of_them.wrong_digest):
         process.close()

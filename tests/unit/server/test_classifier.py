@@ -21,7 +21,7 @@ def test_images_alone_and_together_score_the_same(image_model):
     assert problems == [None] * 7
     for file, row in zip(files, together, strict=True):
         np.testing.assert_allclose(classifier.compute([file])[0][0], row, atol=1e-5)
-    assert len({int(row.argmax()) for row in together}) > 1
+    assert np.ptp(together, axis=0).max() > 0.01, "else the comparison proves nothing"
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
 
 
