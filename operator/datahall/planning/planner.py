@@ -65,11 +65,13 @@ class Planner:
         before = self._pods.get(pod.uid)
         if before == pod:
             return
+        if pod.node:
+            # Before the old usage goes: a node that is gone is remembered only while something is accounted on it.
+            self._nodes.use(pod.node, Holder.PODS, (pod.gpus, pod.cpu_milli, pod.memory_bytes), 1)
         if before is not None:
             self._take_pod_away(before)
         self._pods[pod.uid] = pod
         if pod.node:
-            self._nodes.use(pod.node, Holder.PODS, (pod.gpus, pod.cpu_milli, pod.memory_bytes), 1)
             self._pods_on.setdefault(pod.node, set()).add(pod.uid)
         self._recharge(pod)
         self._changed = True
@@ -113,7 +115,6 @@ class Planner:
             return
         self._waiting.remove(gang.key)
         self._last.pop(gang.key, None)
-        self._let_go(gang.key)
         self._take_hold(gang, placements)
         self._changed = True
 
@@ -249,9 +250,15 @@ class Planner:
     # ---- what is held
 
     def _take_hold(self, gang: GangRequest, placements: tuple[Placement, ...]) -> None:
+        """Hold a gang at its places, and no longer where it was held before."""
+        before = self._held.get(gang.key)
         with Transaction(self._nodes, self._quota) as transaction:
             transaction.assume(gang, placements)
+            if before is not None:
+                transaction.release(*before)
             transaction.commit()
+        if before is not None:
+            self._held_per_queue[before[0].queue] -= 1
         self._held[gang.key] = (gang, placements)
         self._held_per_queue[gang.queue] = self._held_per_queue.get(gang.queue, 0) + 1
 

@@ -307,6 +307,13 @@ class TestQuota:
         planner.remove_pod("r")
         assert planner.queue_usage("team-a") == {}
 
+    def test_a_replica_on_a_node_that_is_gone_is_charged_as_before(self):
+        planner = hall(node("h"), quota={"H100": 8, "Any": 8})
+        planner.upsert_pod(PodUsage("r", "h", 4, 1000, GIB, "team-a"))
+        planner.remove_node("h")
+        planner.upsert_pod(PodUsage("r", "h", 2, 1000, GIB, "team-a"))
+        assert planner.queue_usage("team-a") == {"H100": 2}
+
     def test_a_limit_lowered_below_use_is_no_error(self):
         planner = hall(node("a"), quota={"Any": 8})
         decide(planner, gang("j", gpus=6))
