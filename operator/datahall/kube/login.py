@@ -47,6 +47,8 @@ async def load(*, kubeconfig: str | None = None, context: str | None = None) -> 
     configuration = Configuration()
     # The library reads the variable once, when it is imported; a notebook or a test may set it later.
     kubeconfig = kubeconfig or os.environ.get("KUBECONFIG") or None
+    if kubeconfig is not None and not _exists(kubeconfig):
+        raise KubeConfigError(f"there is no kubeconfig {kubeconfig}")
     in_cluster = (
         "KUBERNETES_SERVICE_HOST" in os.environ and SERVICE_ACCOUNT_DIRECTORY.joinpath("token").exists()
     )
@@ -69,6 +71,11 @@ async def load(*, kubeconfig: str | None = None, context: str | None = None) -> 
         authorization=_authorization(configuration),
         namespace=namespace,
     )
+
+
+def _exists(kubeconfig: str) -> bool:
+    """Whether there is any of the files: the variable may name several, as a PATH does."""
+    return any(Path(path).expanduser().exists() for path in kubeconfig.split(os.pathsep))
 
 
 def _context_namespace(kubeconfig: str | None, context: str | None) -> str:
