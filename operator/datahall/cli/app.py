@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from datahall.cli.options import Connection, Context, Kubeconfig, Namespace, Output
+from datahall.cli.options import Connection, Context, Kubeconfig, Namespace, Output, seconds
 from datahall.cli.session import run
 
 app = typer.Typer(
@@ -21,7 +21,13 @@ app = typer.Typer(
 
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="SECONDS", min=0, help="Give up after so long.", show_default=False),
+    typer.Option(
+        "--timeout",
+        metavar="DURATION",
+        parser=seconds,
+        help="Give up after so long: 90s, 20m, 1h30m.",
+        show_default=False,
+    ),
 ]
 JobReferences = Annotated[
     list[str], typer.Argument(metavar="NAME", help="TrainingJobs, as NAME or tj/NAME.", show_default=False)
@@ -226,8 +232,15 @@ def predict(
         ),
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", metavar="SECONDS", min=0.001, help="Longest wait for the answer.")
-    ] = 30.0,
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="DURATION",
+            parser=seconds,
+            help="Longest wait for the answer; 30s if absent.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print every class as JSON.")] = False,
     namespace: Namespace = None,
     context: Context = None,
@@ -249,7 +262,7 @@ def predict(
             files or [],
             text or [],
             url=url,
-            timeout_seconds=timeout,
+            timeout_seconds=30.0 if timeout is None else timeout,
             as_json=json,
         ),
     )

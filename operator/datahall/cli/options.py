@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -18,6 +19,21 @@ Context = Annotated[
 Kubeconfig = Annotated[
     str | None, typer.Option("--kubeconfig", help="Path of the kubeconfig.", show_default=False)
 ]
+
+
+def seconds(text: str) -> float:
+    """A duration as kubectl takes it, or plain seconds: `90`, `90s`, `20m`, `1h30m`.
+
+    Raises:
+        typer.BadParameter: it is neither.
+    """
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|h|m|s)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise typer.BadParameter(f"{text!r} is no duration; write 90s, 20m or 1h30m")
+    return sum(float(number) * units[unit] for number, unit in parts)
 
 
 class Output(StrEnum):

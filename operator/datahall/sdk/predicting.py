@@ -172,12 +172,14 @@ def _decode(name: str, body: Any) -> Predictions:
 
 
 def _refused(name: str, status: int, body: Any) -> PredictError:
-    """The server says `{"error": {"message", "type"}}` or `{"error": "..."}`; the API server sends a Status."""
+    """The server says `{"error": {"type", "message", "param"}}` or `{"error": "..."}`, the API server a Status."""
     said = body.get("error", body) if isinstance(body, dict) else body
     kind = ""
     if isinstance(said, dict):
         kind = str(said.get("type") or said.get("kind") or "") if not _is_status(said) else ""
+        param = said.get("param")
         said = said.get("message", said)
+        said = f"{param}: {said}" if param else said
     text = str(said).strip()[:500]
     if _is_status(body) and "no endpoints available" in text:
         return PredictError(f"{name} has no replica that is ready", status=status, kind="not_ready")

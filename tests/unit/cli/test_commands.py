@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from datahall.cli.app import app
+from datahall.cli.options import seconds
 
 from tests.unit.cli.conftest import Run
 from tests.unit.sdk import samples
@@ -363,6 +364,14 @@ def test_suspend_resume_delete(api: FakeApi, run: Run) -> None:
     assert not api.objects["trainingjobs"]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90", 90), ("0.5", 0.5), ("90s", 90), ("1h30m", 5400), ("250ms", 0.25), ("1.5m", 90)],
+)
+def test_durations(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
 def test_version(run: Run) -> None:
     assert run("version").stdout == "datahall 0.1.0 (datahall.dev/v1alpha1)\n"
 
@@ -391,7 +400,9 @@ def test_version(run: Run) -> None:
         (("suspend", "infs/x"), 2, "a InferenceService cannot be suspended"),
         (("delete", "x"), 2, "not found"),
         (("list", "--context", "nowhere"), 4, "no usable Kubernetes login"),
-        (("list", "--kubeconfig", "/none"), 4, "no usable Kubernetes login"),
+        (("list", "--kubeconfig", "/none"), 4, "datahall: there is no kubeconfig /none"),
+        (("wait", "x", "--timeout", "soon"), 2, "'soon' is no duration"),
+        (("wait", "x", "--timeout", "-5"), 2, "'-5' is no duration"),
         (("frobnicate",), 2, "frobnicate"),
     ],
 )

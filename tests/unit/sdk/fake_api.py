@@ -64,7 +64,7 @@ class FakeApi:
         self._run(self._start())
 
     def stop(self) -> None:
-        self._run(self._runner.cleanup())
+        self._run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -77,6 +77,13 @@ class FakeApi:
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def _stop(self) -> None:
+        # A client that gave up leaves connections that are still being accepted: without these rounds of the loop
+        # they would be accepted by a server that has closed, and never be closed themselves.
+        await _rounds(10)
+        await self._runner.cleanup()
+        await _rounds(10)
 
     def kubeconfig(self, directory: Path, namespace: str = "team-a") -> Path:
         path = directory / "kubeconfig"
@@ -289,6 +296,11 @@ class FakeApi:
             if log.closed or query.get("follow") != "true":
                 return response
             await changed.wait()
+
+
+async def _rounds(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 def _selected(body: Json, query: dict[str, str]) -> bool:

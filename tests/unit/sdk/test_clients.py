@@ -177,7 +177,7 @@ async def test_errors(
 
 async def test_no_kubeconfig(tmp_path: Path) -> None:
     async with AsyncClient(kubeconfig=str(tmp_path / "none")) as client:
-        with pytest.raises(UnreachableError, match="no usable Kubernetes login"):
+        with pytest.raises(UnreachableError, match="there is no kubeconfig"):
             await client.list_training_jobs()
 
 

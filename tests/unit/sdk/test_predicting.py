@@ -57,9 +57,9 @@ async def test_texts_go_to_a_url(api: FakeApi, client: AsyncClient) -> None:
     [
         (
             400,
-            {"error": {"message": "inputs[0]: no image", "type": "invalid_input"}},
+            {"error": {"message": "no image", "type": "invalid_input", "param": "inputs[0]"}},
             "invalid_input",
-            "400: inputs",
+            r"400: inputs\[0\]: no image",
         ),
         (400, {"error": "no image"}, "", "digits answered 400: no image"),
         (
