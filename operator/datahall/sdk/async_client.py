@@ -34,7 +34,7 @@ from datahall.sdk.logs import LogLine
 from datahall.sdk.manifests import Manifest
 from datahall.sdk.predicting import Input, Predictions
 
-FIELD_MANAGER = "datahall"
+FIELD_MANAGER = "datahall-client"
 """Who owns, in server-side apply, what is submitted here."""
 
 

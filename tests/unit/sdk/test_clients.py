@@ -76,7 +76,7 @@ async def test_submit_applies_and_returns_the_typed_object(api: FakeApi, client:
     assert submitted.metadata.namespace == "team-a"
     method, path, query = api.requests[-1]
     assert (method, path) == ("PATCH", "/apis/datahall.dev/v1alpha1/namespaces/team-a/trainingjobs/digits")
-    assert query == {"fieldManager": "datahall", "force": "false"}
+    assert query == {"fieldManager": "datahall-client", "force": "false"}
 
 
 async def test_submit_of_a_queue_has_no_namespace(api: FakeApi, client: AsyncClient) -> None:
