@@ -243,8 +243,10 @@ class Reconcilers:
         return True
 
     async def _plan(self, _: Key) -> bool:
-        for namespace, name in self._scheduling.cycle():
-            self._queue.add(Key(JOB, namespace, name))
+        for news in self._scheduling.cycle():
+            # Numbers of ten thousand waiting jobs move at every start and end; each is told of them now and then.
+            delay = 0.0 if news.urgent else training_plan.WAIT_MESSAGE_EVERY_SECONDS
+            self._queue.add_after(Key(JOB, news.namespace, news.name), delay)
         return False
 
     # ---- shared

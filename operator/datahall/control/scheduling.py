@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
@@ -27,7 +28,6 @@ from datahall.planning import (
     PodUsage,
     QueueCounts,
     QueueState,
-    Wait,
     WaitReason,
 )
 
@@ -42,6 +42,14 @@ _REASONS = {
     WaitReason.NEVER_FITS: Reason.NO_SUCH_NODES,
     WaitReason.BEHIND_OTHERS: Reason.WAITING_IN_LINE,
 }
+
+
+class News(NamedTuple):
+    """A job about which the planner says something new; not urgent if only numbers of a message moved."""
+
+    namespace: str
+    name: str
+    urgent: bool
 
 
 class Scheduling:
@@ -156,12 +164,12 @@ class Scheduling:
 
     # ---- answers
 
-    def cycle(self) -> list[tuple[str, str]]:
-        """Let the planner decide. Returns (namespace, name) of each job that has news."""
+    def cycle(self) -> list[News]:
+        """Let the planner decide. Returns the jobs that have news."""
         started = time.perf_counter()
         decisions = self._planner.cycle(time.time())
         metrics.PLANNER_SECONDS.observe(time.perf_counter() - started)
-        news: list[tuple[str, str]] = []
+        news: list[News] = []
         for decision in decisions:
             job = self._jobs.get(decision.key)
             if job is None:
@@ -173,17 +181,16 @@ class Scheduling:
                 )
                 self._waiting.pop(decision.key, None)
                 metrics.PLANNER_DECISIONS.labels("admit").inc()
-                news.append(job)
-            elif self._refused(decision):
+                news.append(News(*job, urgent=True))
+            else:
                 metrics.PLANNER_DECISIONS.labels("wait").inc()
-                news.append(job)
+                answer = Waiting(_REASONS[decision.reason], decision.message)
+                before = self._waiting.get(decision.key)
+                self._waiting[decision.key] = answer
+                if before != answer:
+                    urgent = before is None or before.reason is not answer.reason
+                    news.append(News(*job, urgent=urgent))
         return news
-
-    def _refused(self, decision: Wait) -> bool:
-        answer = Waiting(_REASONS[decision.reason], decision.message)
-        changed = self._waiting.get(decision.key) != answer
-        self._waiting[decision.key] = answer
-        return changed
 
     def admitted(self, uid: str) -> tuple[PlacementStatus, ...] | None:
         """The place found for a job that its status does not have yet."""

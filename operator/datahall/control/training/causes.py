@@ -105,7 +105,7 @@ def worker_end(pod: PodView) -> WorkerEnd:
         return WorkerEnd(
             pod, Cause.KILLED, pod.message or f"the pod failed: {pod.reason or 'no reason given'}"
         )
-    lines = tuple(str(line) for line in said.get("lastLogLines") or ()) or _log_lines(pod)
+    lines = _said_lines(said) or _log_lines(pod)
     cause, sentence = _by_exit(pod)
     if pod.deleted_at is not None and cause is Cause.KILLED:
         return WorkerEnd(pod, Cause.POD_DELETED, f"the pod {pod.name} was deleted", lines)
@@ -129,6 +129,12 @@ def _by_exit(pod: PodView) -> tuple[Cause, str]:
     if ended.reason in ("ContainerCannotRun", "StartError"):
         return Cause.USER_CODE, f"the container could not start: {ended.message[:500]}"
     return Cause.USER_CODE, f"exit code {ended.exit_code}"
+
+
+def _said_lines(said: dict[str, Any]) -> tuple[str, ...]:
+    """The log lines of a termination message, as far as they are some: any program may write any JSON there."""
+    lines = said.get("lastLogLines")
+    return tuple(str(line) for line in lines[-LOG_LINES_KEPT:]) if isinstance(lines, list) else ()
 
 
 def _log_lines(pod: PodView) -> tuple[str, ...]:

@@ -1,16 +1,19 @@
 """What to do about a TrainingJob: one pure function from all that is seen to the next status and the next writes.
 
-The order of the checks is the life cycle: gone, final, suspended, past its deadline, waiting, running. Three rules make
-a crash anywhere harmless. The status is written before anything it implies, so whoever comes next reads what was meant.
-Children have names made from (job, generation, rank), so making them twice is making them once. And a pod of an earlier
-generation is always in the way: as long as one exists, nothing of the present generation is made (the fence).
+The order of the checks is the life cycle: gone, final, done, suspended, past its deadline, waiting, running. Three
+rules make a crash anywhere harmless. The status is written before anything it implies, so whoever comes next reads what
+was meant. Children have names made from (job, generation, rank), so making them twice is making them once. And a pod of
+an earlier generation is always in the way: while one exists, nothing of the present generation is made (the fence).
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 from dataclasses import dataclass, field
+
+from pydantic import ValidationError
 
 from datahall.api.conditions import ConditionType, is_true
 from datahall.api.reasons import Cause, Reason
@@ -176,6 +179,8 @@ def plan(seen: Seen, settings: Settings) -> Plan:
         return look.done()
     if seen.job.status.effective is None:
         look.draft.set(effective=seen.job.spec.effective())
+    if _finished(look):
+        return look.done()  # a result that is there counts, whatever has been asked for or has run out since
     if seen.job.spec.suspend:
         _suspended(look)
     elif _past_deadline(look):
@@ -376,10 +381,7 @@ def _run(look: _Look) -> None:
     if old:
         _fence(look, old)
         return
-    gang = {pod.rank: pod for pod in seen.pods if pod.generation == status.generation}
-    first = gang.get(0)
-    if _finished(look, gang):
-        return
+    gang = _gang(look)
     ends = _ends(look, gang)
     if ends:
         _broken(look, gang, ends)
@@ -389,14 +391,21 @@ def _run(look: _Look) -> None:
         _make(look, tuple(missing), status.generation)
         return
     _tell_running(look, gang)
-    if first is not None:
+    if 0 in gang:
         _take_report(look)
 
 
-def _finished(look: _Look, gang: dict[int, PodView]) -> bool:
+def _gang(look: _Look) -> dict[int, PodView]:
+    """The pods of the present generation, by rank."""
+    generation = look.seen.job.status.generation
+    return {pod.rank: pod for pod in look.seen.pods if pod.generation == generation}
+
+
+def _finished(look: _Look) -> bool:
     """End the job if the gang has done its work."""
-    job, first = look.seen.job, gang.get(0)
-    if first is None or first.phase != "Succeeded":
+    job, gang = look.seen.job, _gang(look)
+    first = gang.get(0)
+    if not job.status.placement or first is None or first.phase != "Succeeded":
         return False
     said = termination(first)
     output = _output(said) if said and said.get("result") == "Succeeded" else None
@@ -422,11 +431,16 @@ def _finished(look: _Look, gang: dict[int, PodView]) -> bool:
 
 
 def _output(said: dict[str, object]) -> TrainedModel | None:
+    """The finished model; None where nothing readable is said of one: any program may write any JSON there."""
     output, progress = said.get("output"), said.get("progress")
-    if not isinstance(output, dict) or "uri" not in output or "digest" not in output:
+    if not isinstance(output, dict):
         return None
     metrics = progress.get("metrics") if isinstance(progress, dict) else None
-    return TrainedModel.model_validate({**output, "metrics": metrics or {}})
+    plain = {"uri": output.get("uri"), "digest": output.get("digest")}
+    for body in ({**plain, "metrics": metrics or {}}, plain):
+        with contextlib.suppress(ValidationError):
+            return TrainedModel.model_validate(body)
+    return None
 
 
 def _ends(look: _Look, gang: dict[int, PodView]) -> list[WorkerEnd]:
@@ -611,11 +625,14 @@ def _take_report(look: _Look, *, always: bool = False) -> None:
 
 
 def _take_last_word(look: _Look, first: PodView) -> None:
+    """Take over what can be read of the last progress and checkpoint; the rest is no reason to lose the result."""
     said = termination(first) or {}
     if isinstance(progress := said.get("progress"), dict):
-        look.draft.set(progress=read_progress(progress, look.seen.now))
+        with contextlib.suppress(ValidationError):
+            look.draft.set(progress=read_progress(progress, look.seen.now))
     if isinstance(checkpoint := said.get("checkpoint"), dict):
-        look.draft.set(last_checkpoint=LastCheckpoint.model_validate(checkpoint))
+        with contextlib.suppress(ValidationError):
+            look.draft.set(last_checkpoint=LastCheckpoint.model_validate(checkpoint))
 
 
 def read_progress(raw: dict[str, object], now: datetime.datetime) -> Progress:
