@@ -44,6 +44,8 @@ from local_cluster.site import GPUS, NODE, Site
 _NODE_PROGRAMS = tuple(name for name in binaries.PROGRAMS if name not in {"kwok", "helm", "kubectl"})
 _TOOLS = ("kubectl", "helm")
 _STEP_SECONDS = 90.0
+_GRACE_SECONDS = 2.0
+"""For ending: nothing is kept that would have to be written down in order."""
 # Both write as they go and neither is ours to clear as a whole.
 _LOG_LINKS = Path("/var/log/containers")
 _CNI_RESULTS = Path("/var/lib/cni/results")
@@ -178,7 +180,10 @@ def _start(site: Site, component: Component) -> None:
         _command_file(site, component.name).write_text(_fingerprint(component))
         # Not this function's child any more: it lives on, so nobody waits for it.
         process.returncode = 0
-    _until(site, component, lambda: _healthy(site, component))
+        _until(site, component, lambda: _healthy(site, component))
+        say(f"{component.name} runs")
+    else:
+        _until(site, component, lambda: _healthy(site, component))
     if component.name == "kube-apiserver":
         rest = connect(site.logins / "super-admin.conf")
         objects.create(rest)
@@ -192,7 +197,7 @@ _PATH = {"PATH": os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbi
 
 def _wait_for_node(site: Site) -> None:
     rest = connect(site.logins / "super-admin.conf")
-    last: Component = Component(name="kubelet", command=())
+    kubelet = Component(name="kubelet", command=())
 
     def ready() -> bool:
         node = rest.call("GET", f"/api/v1/nodes/{NODE}")
@@ -201,7 +206,7 @@ def _wait_for_node(site: Site) -> None:
         return conditions.get("Ready") == "True" and gpus == str(GPUS) and not node["spec"].get("taints")
 
     try:
-        _until(site, last, ready)
+        _until(site, kubelet, ready)
     finally:
         rest.close()
 
@@ -237,12 +242,12 @@ def _until(site: Site, component: Component, ready: Callable[[], bool]) -> None:
 def _clear(site: Site) -> None:
     """Undo everything, in the order in which nothing comes back: those who start things go first."""
     starters = ("provisioner", "gpusim", "kubelet", "kube-controller-manager", "kube-scheduler", "kube-proxy")
-    end(_identities(site, starters))
+    end(_identities(site, starters), grace_seconds=_GRACE_SECONDS)
     cgroups.tear_down()
     sandboxes = containerd.remove_containers(site)
-    end(_identities(site, ("coredns", "containerd")))
+    end(_identities(site, ("coredns", "containerd")), grace_seconds=_GRACE_SECONDS)
     end([identity for pid in containerd.shims(site) if (identity := Identity.of(pid)) is not None])
-    end(_identities(site, ("kube-apiserver", "etcd")))
+    end(_identities(site, ("kube-apiserver", "etcd")), grace_seconds=_GRACE_SECONDS)
     for folder in (site.kubelet_root, site.run / "containerd", site.state):
         network.unmount_under(folder)
     network.tear_down(site)
