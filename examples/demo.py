@@ -142,7 +142,7 @@ def load(name: str) -> Path:
     say(f"copying {source.name} into pvc://data/{name}")
     unpack = (
         "import sys, tarfile; "
-        f"tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/mnt/pvc/data/{name}', filter='data')"
+        f"tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/mnt/pvc/data/{name}')"
     )
     copying = subprocess.Popen(
         ["kubectl", "-n", NAMESPACE, "exec", "-i", pod, "--", "python", "-c", unpack], stdin=subprocess.PIPE
