@@ -147,7 +147,7 @@ class Loop:
         return self._progress.to_message(), self._saved.to_message() if self._saved else None
 
     def _report(self, *, urgent: bool = False) -> None:
-        if self._group.rank == 0:
+        if self._group.rank == 0 and self._progress.known:
             self._reporter.send(*self.messages(), urgent=urgent)
 
     def _train_step(self) -> int | None:

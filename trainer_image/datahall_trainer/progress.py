@@ -25,6 +25,8 @@ class Progress:
         self._losses: deque[float] = deque(maxlen=_WINDOW_STEPS)
         self._times: deque[float] = deque(maxlen=_WINDOW_STEPS + 1)
         self._step = 0
+        # Samples per second; keeps its last value over pauses.
+        self._rate = 0.0
         self.validation: dict[str, float] = {}
 
     def start(self, step: int) -> None:
@@ -39,11 +41,18 @@ class Progress:
         if loss is not None:
             self._losses.append(loss)
         self._times.append(time.monotonic())
+        elapsed = self._times[-1] - self._times[0]
+        if elapsed > 0:
+            self._rate = (len(self._times) - 1) * self._batch_size / elapsed
+
+    @property
+    def known(self) -> bool:
+        """Whether the time that is left can be told: from the first step of this process on, and at the end."""
+        return self._rate > 0 or self._step >= self._total_steps
 
     def to_message(self) -> dict[str, Any]:
         """As the contract wants it; `epoch` is how many are begun, 1 while in the first."""
-        elapsed = self._times[-1] - self._times[0] if len(self._times) > 1 else 0.0
-        rate = (len(self._times) - 1) * self._batch_size / elapsed if elapsed > 0 else 0.0
+        rate = self._rate
         left = (self._total_steps - self._step) * self._batch_size
         metrics = dict(self.validation)
         if self._losses:
@@ -54,7 +63,7 @@ class Progress:
             "epoch": min(self._step // self._steps_per_epoch + 1, self._epochs),
             "epochs": self._epochs,
             "samplesPerSecond": round(rate, 1),
-            "etaSeconds": round(left / rate) if rate > 0 else (0 if left == 0 else None),
+            "etaSeconds": round(left / rate) if rate > 0 else 0,
             "device": self._device,
             "metrics": metrics,
         }

@@ -92,4 +92,6 @@ def _be_deterministic(seed: int) -> None:
     torch.manual_seed(seed)
     # On a GPU some operations have no deterministic form; there it warns, here on the CPU it would raise.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # Part of that mode, to show the use of memory that nobody wrote; it costs time and changes no result.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from datahall_trainer.distributed import free_port
+from PIL import Image
 
 UID = "uid-1"
 DEFAULTS: dict[str, Any] = {
@@ -96,7 +95,8 @@ class Zygote:
         )
 
     def ask(self, **request: Any) -> Any:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
@@ -123,7 +123,9 @@ class Gang:
         self._pids: list[int] = []
         self._codes: dict[int, int] = {}
 
-    def start(self, config: dict[str, Any] | str, *, ranks: int = 2, generation: int | None = None, **env: str):
+    def start(
+        self, config: dict[str, Any] | str, *, ranks: int = 2, generation: int | None = None, **env: str
+    ):
         """Begins the next generation."""
         self.generation = generation or self.generation + 1
         self._codes = {}

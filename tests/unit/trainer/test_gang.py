@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from datahall_trainer.artifact import load_manifest, load_model
 
 UID = "uid-1"
@@ -56,7 +55,11 @@ def test_a_gang_trains_and_says_so(gang, job, pvc):
     assert gang.text(0, "stdout") == f"held-out accuracy: {accuracy:.1f} %\n"
     assert gang.text(1, "stdout") == ""
     assert "simulated" in gang.text(0)
-    assert sorted(p.name for p in (pvc / CHECKPOINTS).iterdir()) == ["FENCE", "step-00000020", "step-00000024"]
+    assert sorted(p.name for p in (pvc / CHECKPOINTS).iterdir()) == [
+        "FENCE",
+        "step-00000020",
+        "step-00000024",
+    ]
 
 
 def test_killed_and_restarted_ends_with_the_same_bits(gang, job, unbroken):
@@ -175,7 +178,10 @@ BAD = {
         {"data": {"train": "pvc://data/nowhere"}},
         "data.train: pvc://data/nowhere: no such directory",
     ),
-    "batch smaller than the gang": ({"training": {"batchSize": 1}}, "training.batchSize: 1 samples cannot be"),
+    "batch smaller than the gang": (
+        {"training": {"batchSize": 1}},
+        "training.batchSize: 1 samples cannot be",
+    ),
     "unknown architecture": ({"model": {"architecture": "vgg"}}, "model.architecture: 'vgg' is unknown"),
     "negative epochs": ({"training": {"epochs": -1}}, "training: epochs must be at least 1"),
     "fp16 without a GPU": ({"training": {"precision": "fp16"}}, "training.precision: fp16 needs a CUDA GPU"),
@@ -216,7 +222,8 @@ def test_an_image_found_unreadable_in_mid_run_is_the_cause_of_the_rank_that_met_
     (pvc / "data/shapes/2/005.png").write_bytes(b"no picture at all")
     gang.start(job(training={"epochs": 3}), DATAHALL_IMAGE_CACHE_BYTES="1")
     codes = gang.wait(60)
-    assert 65 in codes and set(codes) <= {65, 75}, gang.logs()
+    assert 65 in codes, gang.logs()
+    assert set(codes) <= {65, 75}, gang.logs()
     assert "2/005.png: cannot identify image file" in gang.message(codes.index(65))["message"]
 
 
@@ -229,7 +236,7 @@ def test_ranks_that_see_different_data_are_told(gang, job, pvc, tmp_path):
     # Two processes of one gang with two configurations stand for two claims of one name.
     from datahall_trainer.distributed import free_port
 
-    environment = dict(PET_NNODES="2", PET_MASTER_PORT=str(free_port()))
+    environment = {"PET_NNODES": "2", "PET_MASTER_PORT": str(free_port())}
     gang.start(config, ranks=1, **environment)
     first = list(gang._pids)
     gang.start(separate(config), ranks=1, generation=gang.generation, PET_NODE_RANK="1", **environment)
@@ -244,7 +251,10 @@ def test_no_space_left_is_the_same_sentence_everywhere(gang, job, pvc):
     (pvc / "models/tiny/.checkpoints").write_text("")
     gang.start(job())
     assert gang.wait(60) == [65, 65], gang.logs()
-    assert [gang.message(r)["message"].startswith("output.uri: pvc://models/tiny: ") for r in (0, 1)] == [True, True]
+    assert [gang.message(r)["message"].startswith("output.uri: pvc://models/tiny: ") for r in (0, 1)] == [
+        True,
+        True,
+    ]
 
 
 def launch(pvc: Path, tmp_path: Path, config: str, **env: str) -> subprocess.Popen[str]:
@@ -281,11 +291,16 @@ def test_a_rank_killed_inside_a_worker_ends_the_worker(pvc, tmp_path, job):
     import json
 
     worker = launch(
-        pvc, tmp_path, json.dumps(job(training={"epochs": 5000})), PET_NPROC_PER_NODE="2", DATAHALL_SIMULATED_GPU="1"
+        pvc,
+        tmp_path,
+        json.dumps(job(training={"epochs": 5000})),
+        PET_NPROC_PER_NODE="2",
+        DATAHALL_SIMULATED_GPU="1",
     )
     deadline = time.monotonic() + 100
     while not (pvc / CHECKPOINTS / "step-00000005/manifest.json").exists():
-        assert time.monotonic() < deadline and worker.poll() is None
+        assert time.monotonic() < deadline
+        assert worker.poll() is None
         time.sleep(0.02)
     children = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
     os.kill(int(children[1]), signal.SIGKILL)
