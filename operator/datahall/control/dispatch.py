@@ -6,7 +6,7 @@ from datahall.control import labels
 from datahall.control.reports import Reports
 from datahall.control.scheduling import Scheduling
 from datahall.control.store import Change
-from datahall.control.tables import Tables
+from datahall.control.tables import Tables, pods_of_job
 from datahall.control.views import (
     ChildView,
     ClaimView,
@@ -62,9 +62,15 @@ class Dispatch:
     def _job(self, change: Change[JobView]) -> None:
         view = change.new or change.old
         assert view is not None
+        pods = self._tables.pods.group(pods_of_job(view.namespace, view.name))
+        if change.old is None:
+            for pod in pods:
+                self._scheduling.pod(pod, None)  # from here on the job accounts for them
         if change.new is None:
             self._scheduling.forget(view.uid)
             self._reports.forget(view.uid)
+            for pod in pods:
+                self._scheduling.pod(None, pod)  # its workers take their grace period to leave
         if view.job is not None:
             self.queue_changed(view.job.spec.queue)
         self._queue.add(Key(JOB, view.namespace, view.name))
@@ -88,7 +94,8 @@ class Dispatch:
         assert view is not None
         if job := view.labels.get(labels.TRAINING_JOB):
             self._queue.add(Key(JOB, view.namespace, job))
-            return
+            if self._tables.jobs.get(view.namespace, job) is not None:
+                return
         self._scheduling.pod(change.old, change.new)
         if service := view.labels.get(labels.INFERENCE_SERVICE):
             self._queue.add(Key(SERVICE, view.namespace, service))

@@ -91,16 +91,16 @@ class Scheduling:
         self._wake()
 
     def pod(self, old: PodView | None, new: PodView | None) -> None:
-        """A pod that is not a worker of ours came, changed or went."""
-        if new is not None and not new.finished and (new.bound or labels.QUEUE in new.labels):
+        """A pod that no job accounts for came, changed or went."""
+        if new is not None and not new.finished and (new.node or labels.QUEUE in new.labels):
             self._planner.upsert_pod(
                 PodUsage(
                     uid=new.uid,
-                    node=new.node if new.bound else "",
+                    node=new.node,
                     gpus=new.gpus,
                     cpu_milli=new.cpu_milli,
                     memory_bytes=new.memory_bytes,
-                    queue=new.labels.get(labels.QUEUE) if labels.INFERENCE_SERVICE in new.labels else None,
+                    queue=new.labels.get(labels.QUEUE),
                 )
             )
         elif old is not None:
