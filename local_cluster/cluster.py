@@ -157,7 +157,9 @@ def _prepare(site: Site, programs: dict[str, Path]) -> None:
     assert cni is not None  # `machine.check` saw to it
     for path, content in components.files(site, cni=cni).items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+        # kube-proxy ends itself when its file is written to, even with what it held before.
+        if not path.exists() or path.read_text() != content:
+            path.write_text(content)
     pki.make(site, programs["kubeadm"])
     shutil.copy(programs["pause"], site.state / "pause-program")
 
