@@ -24,6 +24,10 @@ class NotLeadingError(Exception):
     """This process may not write any more; another one may be leading already."""
 
 
+class NameTakenError(ConflictError):
+    """Somebody else's object has the name that a child must have; only a person can tell which of them may go."""
+
+
 class TokenBucket:
     """At most `rate` writes per second in the long run, `rate` at once."""
 
@@ -113,11 +117,10 @@ class Executor:
             # Made by an earlier run of ours, or by somebody else: take its state in and look again.
             answer = await self._client.get(action.resource, metadata["name"], namespace=namespace)
             if not _owned_by_same(answer, action.body):
-                raise ConflictError(
-                    f"{action.resource.kind} {metadata['name']} exists and is not ours: rename or delete one",
-                    status=409,
-                    reason="AlreadyExists",
-                ) from None
+                what = f"{action.resource.kind} {metadata['name']}"
+                if _left_behind(answer, action.body):
+                    raise ConflictError(f"{what} of an earlier object is not collected yet", status=409) from None
+                raise NameTakenError(f"{what} exists and is not ours: rename or delete one", status=409) from None
         self._saw(action.resource, answer)
 
     async def _apply(self, action: Apply) -> None:
@@ -158,6 +161,15 @@ def _owned_by_same(existing: Json, wanted: Json) -> bool:
         return {reference["uid"] for reference in body["metadata"].get("ownerReferences") or ()}
 
     return owners(wanted) <= owners(existing)
+
+
+def _left_behind(existing: Json, wanted: Json) -> bool:
+    """Whether the owner was an earlier object of the same kind and name, so that the garbage collector takes it."""
+
+    def owners(body: Json) -> set[tuple[str, str]]:
+        return {(ref["kind"], ref["name"]) for ref in body["metadata"].get("ownerReferences") or ()}
+
+    return bool(owners(wanted) & owners(existing))
 
 
 def difference(before: Json, after: Json) -> Json:

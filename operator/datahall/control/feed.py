@@ -1,12 +1,12 @@
-"""Events from kopf into the store: the only place that knows kopf.
+"""Everything that changes, into the store. The only place that knows kopf.
 
-kopf watches, reconnects and tells; it decides nothing here. Only low-level `on.event` handlers are registered, so it
-adds no finalizers and writes no annotations. Two of its settings matter for speed and life: the diff base is switched
-off, because it copies and compares every object of every event for change handlers that we do not have; and no worker
-limit is set, because kopf's limit can deadlock.
+kopf watches our own kinds: it finds their versions, waits for their definitions, logs in, reconnects. It decides
+nothing here. Only low-level `on.event` handlers are registered, so it adds no finalizers and writes no annotations. Two
+of its settings matter for speed and life: the diff base is switched off, because it copies and compares every object
+of every event for change handlers that we do not have; and no worker limit is set, because kopf's limit can deadlock.
 
-A watch can die silently, and kopf's own list may fall between two of ours. `resync` therefore lists every kind now and
-then from the API server's cache, and the store takes over whatever is newer or gone.
+All other kinds (many objects, many events) come by `reflector`. For kopf's kinds a list now and then is the safety net:
+its watch can die silently, and its first list may fall between two of ours.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import kopf
 import structlog
 
 from datahall.control import metrics
-from datahall.control.store import Table
-from datahall.kube import KubeClient, KubeError, Resource
+from datahall.control.reflector import Reflector
+from datahall.control.sources import Source
+from datahall.kube import KubeClient, KubeError
 
 log = structlog.get_logger(__name__)
 
@@ -43,54 +43,44 @@ class _NoDiffBase(kopf.DiffBaseStorage):
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One kind to be watched.
-
-    Attributes:
-        resource: the kind.
-        table: where its objects go.
-        label_selector: only objects with these labels; "" for all.
-    """
-
-    resource: Resource
-    table: Table[Any]
-    label_selector: str = ""
-
-
 class Feed:
     """Keeps the tables of the store up to date."""
 
     def __init__(
-        self, client: KubeClient, sources: tuple[Source, ...], *, on_event: Callable[[], None]
+        self,
+        client: KubeClient,
+        *,
+        ours: tuple[Source, ...],
+        others: tuple[Source, ...],
+        on_event: Callable[[], None],
     ) -> None:
         """Set up, without starting anything.
 
         Args:
-            client: for the lists.
-            sources: the kinds.
+            client: for lists and watches.
+            ours: our own kinds, watched by kopf.
+            others: the other kinds, watched by reflectors.
             on_event: called at each event, as a sign of life.
         """
         self._client = client
-        self._sources = sources
+        self._ours = ours
         self._on_event = on_event
+        self._reflectors = tuple(Reflector(client, source, on_event=on_event) for source in others)
         self._registry = kopf.OperatorRegistry()
         kopf.on.login(registry=self._registry)(kopf.login_via_client)
-        for source in sources:
+        for source in ours:
             self._register(source)
 
     async def fill(self) -> None:
-        """List every kind once.
+        """List every kind once: what things are placed on before what is placed.
 
         Raises:
             KubeError: a kind cannot be listed (not installed, not allowed, or the API server is away).
         """
-        for source in self._sources:
-            listed = await self._client.list(
-                source.resource, limit=2000, label_selector=source.label_selector
-            )
-            source.table.replace(listed["items"], int(listed["metadata"]["resourceVersion"]))
-            metrics.OBJECTS.labels(source.resource.plural).set(len(source.table))
+        for reflector in self._reflectors:
+            await reflector.fill()
+        for source in self._ours:
+            await source.fill(self._client)
 
     async def run(self, started: Callable[[], None]) -> None:
         """Watch for ever.
@@ -98,6 +88,13 @@ class Feed:
         Args:
             started: called once kopf has set itself up; it takes SIGTERM and SIGINT then, which are the caller's.
         """
+        async with asyncio.TaskGroup() as group:
+            for reflector in self._reflectors:
+                group.create_task(reflector.run())
+            group.create_task(self._resync())
+            group.create_task(self._kopf(started))
+
+    async def _kopf(self, started: Callable[[], None]) -> None:
         settings = kopf.OperatorSettings()
         settings.persistence.diffbase_storage = _NoDiffBase()
         settings.posting.enabled = False
@@ -105,11 +102,6 @@ class Feed:
         settings.watching.server_timeout = 600
         settings.watching.client_timeout = 660
         settings.queueing.idle_timeout = 1.0
-        for source in self._sources:
-            if source.label_selector:
-                resource = source.resource
-                where = (resource.group, resource.version, resource.plural)
-                settings.watching.label_selectors[where] = source.label_selector
         logging.getLogger("kopf").setLevel(logging.WARNING)
         tasks = await kopf.spawn_tasks(
             registry=self._registry, settings=settings, clusterwide=True, standalone=True
@@ -118,14 +110,15 @@ class Feed:
         await kopf.run_tasks(tasks)
         raise RuntimeError("the event source ended by itself")
 
-    async def resync(self) -> None:
-        """List every kind again and again, as a safety net under the watches."""
+    async def _resync(self) -> None:
+        """List kopf's kinds again and again."""
         delay = FIRST_RESYNC_SECONDS
         while True:
             await asyncio.sleep(delay)
             delay = RESYNC_SECONDS
             try:
-                await self.fill()
+                for source in self._ours:
+                    await source.fill(self._client)
             except KubeError as error:
                 log.warning("resync failed", error=str(error))
 

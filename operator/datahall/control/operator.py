@@ -82,7 +82,9 @@ class Operator:
             dispatch=self._dispatch,
             settings=settings,
         )
-        self._feed = Feed(client, self._tables.sources(), on_event=self._saw_event)
+        self._feed = Feed(
+            client, ours=self._tables.ours(), others=self._tables.others(), on_event=self._saw_event
+        )
         self._filled = asyncio.Event()
         self._leads = False
         self._stopping = asyncio.Event()
@@ -146,7 +148,7 @@ class Operator:
             except KubeError as error:
                 log.warning("waiting for the API server", error=str(error))
                 await asyncio.sleep(RETRY_START_SECONDS)
-        await _all(self._feed.run(started=self._take_signals), self._feed.resync())
+        await self._feed.run(started=self._take_signals)
 
     async def _lead(self) -> None:
         await self._filled.wait()
@@ -261,8 +263,8 @@ class Operator:
             "Failed",
         ):
             metrics.JOBS.labels(state).set(states[state])
-        for source in self._tables.sources():
-            metrics.OBJECTS.labels(source.resource.plural).set(len(source.table))
+        for plural, count in self._tables.sizes().items():
+            metrics.OBJECTS.labels(plural).set(count)
 
 
 def observe_call(call: CallRecord) -> None:

@@ -14,7 +14,7 @@ from datahall.api.trainingjob import TrainingJob
 from datahall.control import metrics, queues, times
 from datahall.control.actions import Action, Plan
 from datahall.control.dispatch import JOB, PLAN, QUEUE, SERVICE, Dispatch
-from datahall.control.executor import Executor
+from datahall.control.executor import Executor, NameTakenError
 from datahall.control.recorder import Recorder
 from datahall.control.reports import Reports
 from datahall.control.scheduling import Scheduling
@@ -124,7 +124,7 @@ class Reconcilers:
         )
         try:
             return await self._carry_out(key, TRAINING_JOBS, view, job, plan)
-        except (InvalidError, ForbiddenError) as error:
+        except (InvalidError, ForbiddenError, NameTakenError) as error:
             if error.reason == "NamespaceTerminating" or "being terminated" in str(error):
                 return True
             # A child was refused. Whether the object is at fault (422) or its surroundings (403) decides what follows.

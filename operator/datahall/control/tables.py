@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datahall.control import labels
-from datahall.control.feed import Source
+from datahall.control.sources import Source
 from datahall.control.store import ObjectName, Table
 from datahall.control.views import (
     ChildView,
@@ -64,19 +64,28 @@ class Tables:
     endpoints: Table[ChildView] = field(default_factory=lambda: Table(child_view))
     budgets: Table[ChildView] = field(default_factory=lambda: Table(child_view))
 
-    def sources(self) -> tuple[Source, ...]:
-        """What is watched, in the order in which it is listed: what is placed on comes before what is placed."""
+    def ours(self) -> tuple[Source, ...]:
+        """Our own kinds."""
+        return (
+            Source(resources.QUEUES, self.queues),
+            Source(resources.TRAINING_JOBS, self.jobs),
+            Source(resources.INFERENCE_SERVICES, self.services),
+        )
+
+    def others(self) -> tuple[Source, ...]:
+        """The other kinds, in the order in which they are listed."""
         return (
             Source(resources.NODES, self.nodes),
-            Source(resources.QUEUES, self.queues),
             Source(resources.PERSISTENT_VOLUME_CLAIMS, self.claims),
             Source(resources.PODS, self.pods),
             Source(resources.DEPLOYMENTS, self.deployments, SERVED),
             Source(resources.SERVICES, self.endpoints, SERVED),
             Source(resources.POD_DISRUPTION_BUDGETS, self.budgets, SERVED),
-            Source(resources.TRAINING_JOBS, self.jobs),
-            Source(resources.INFERENCE_SERVICES, self.services),
         )
+
+    def sizes(self) -> dict[str, int]:
+        """Objects per kind."""
+        return {source.resource.plural: len(source.table) for source in (*self.ours(), *self.others())}
 
     def saw(self, resource: Resource, raw: dict[str, Any]) -> None:
         """Take in the answer to one of our own writes."""
@@ -91,4 +100,5 @@ class Tables:
             table.remove(namespace, name, uid)
 
     def _table(self, resource: Resource) -> Table[Any] | None:
-        return next((source.table for source in self.sources() if source.resource == resource), None)
+        sources = (*self.ours(), *self.others())
+        return next((source.table for source in sources if source.resource == resource), None)
