@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+
 from datahall.api.reasons import Cause, Reason
 from datahall.control import times
 from datahall.control.training import plan as training
 from datahall.control.training.causes import LOG_LINES_KEPT
 from datahall.control.training.plan import Refusal, Report, Waiting, read_progress
-
 from tests.unit.control.world import DIGEST, PROGRESS, START, SUCCEEDED, World, custom, failed, running
 
 QUOTA = Waiting(Reason.QUOTA_EXCEEDED, "needs 2 GPUs; queue team-a has 0 of 2 left")
