@@ -60,7 +60,8 @@ class Reflector:
                 self._version = ""
                 log.warning("watch refused", resource=self._source.resource.plural, error=str(error))
             if failures:
-                longest = min(BACK_OFF_FIRST_SECONDS * 2.0**failures, BACK_OFF_LONGEST_SECONDS)
+                doublings = min(failures, 16)  # past the longest delay; a power that grows for ever overflows
+                longest = min(BACK_OFF_FIRST_SECONDS * 2.0**doublings, BACK_OFF_LONGEST_SECONDS)
                 await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - spreads, not secrets
 
     async def _follow(self) -> None:

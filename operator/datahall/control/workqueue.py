@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 BACK_OFF_FIRST_SECONDS = 0.2
 BACK_OFF_LONGEST_SECONDS = 60.0
+_DOUBLINGS = 16  # past the longest delay; a power that grows for ever overflows
 
 
 class Key(NamedTuple):
@@ -82,8 +83,9 @@ class WorkQueue:
 
     def retry(self, key: Key) -> float:
         """Work on `key` again after a failure, later each time. Returns the delay in seconds."""
-        failures = self._failures[key] = self._failures.get(key, 0) + 1
-        seconds: float = min(BACK_OFF_FIRST_SECONDS * 2.0 ** (failures - 1), BACK_OFF_LONGEST_SECONDS)
+        failures = self._failures.get(key, 0)
+        self._failures[key] = min(failures + 1, _DOUBLINGS)
+        seconds: float = min(BACK_OFF_FIRST_SECONDS * 2.0**failures, BACK_OFF_LONGEST_SECONDS)
         self.add_after(key, seconds)
         return seconds
 
@@ -98,9 +100,10 @@ class WorkQueue:
             self._waiters.append(waiter)
             try:
                 await waiter
-            finally:
-                if not waiter.done():
-                    self._waiters.remove(waiter)
+            except asyncio.CancelledError:
+                if self._turns and not waiter.cancelled():
+                    self._wake()  # this one was woken for a key that it will not take
+                raise
         namespace = self._turns.popleft()
         keys = self._ready[namespace]
         key = keys.popleft()
@@ -124,6 +127,9 @@ class WorkQueue:
             keys = self._ready[key.namespace] = deque()
             self._turns.append(key.namespace)
         keys.append(key)
+        self._wake()
+
+    def _wake(self) -> None:
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
