@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
 
 import structlog
+import uvloop
 
 from datahall.control.lease import LeaseLostError
 from datahall.control.operator import Operator, observe_call
@@ -48,7 +48,7 @@ def main() -> int:
     log = structlog.get_logger(__name__)
     code = 1
     try:
-        asyncio.run(_bounded(settings))
+        uvloop.run(_bounded(settings))
         code = 0
     except KubeConfigError as error:
         log.error("cannot reach Kubernetes", error=str(error))

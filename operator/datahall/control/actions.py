@@ -19,10 +19,17 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Server-side apply of an object of ours."""
+    """Server-side apply of an object of ours.
+
+    Attributes:
+        resource: the kind.
+        body: what is applied.
+        first: whether it is not known to exist: then an object of that name would be somebody else's.
+    """
 
     resource: Resource
     body: dict[str, Any]
+    first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,8 +119,12 @@ class Executor:
             if not _owned_by_same(answer, action.body):
                 what = f"{action.resource.kind} {metadata['name']}"
                 if _left_behind(answer, action.body):
-                    raise ConflictError(f"{what} of an earlier object is not collected yet", status=409) from None
-                raise NameTakenError(f"{what} exists and is not ours: rename or delete one", status=409) from None
+                    raise ConflictError(
+                        f"{what} of an earlier object is not collected yet", status=409
+                    ) from None
+                raise NameTakenError(
+                    f"{what} exists and is not ours: rename or delete one", status=409
+                ) from None
         self._saw(action.resource, answer)
 
     async def _apply(self, action: Apply) -> None:
@@ -154,6 +158,15 @@ class Executor:
                 self._saw(action.resource, answer)
         else:
             self._gone(action.resource, action.namespace, action.name, action.uid)
+
+
+def _check_owner(resource: Resource, existing: Json, wanted: Json) -> None:
+    if _owned_by_same(existing, wanted):
+        return
+    what = f"{resource.kind} {wanted['metadata']['name']}"
+    if _left_behind(existing, wanted):
+        raise ConflictError(f"{what} of an earlier object is not collected yet", status=409)
+    raise NameTakenError(f"{what} exists and is not ours: rename or delete one", status=409)
 
 
 def _owned_by_same(existing: Json, wanted: Json) -> bool:

@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from datahall.api.conditions import ConditionType, set_condition
+from datahall.api.conditions import ConditionType, is_true, set_condition
 from datahall.api.inferenceservice import InferenceService
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import TrainingJob
@@ -25,7 +25,7 @@ from datahall.control.training import plan as training_plan
 from datahall.control.training.pods import read_claims, written_claims
 from datahall.control.views import Ours, PodView
 from datahall.control.workqueue import Key, WorkQueue
-from datahall.kube import ForbiddenError, InvalidError, Resource
+from datahall.kube import ForbiddenError, InvalidError, KubeError, Resource
 from datahall.kube.resources import INFERENCE_SERVICES, PODS, QUEUES, TRAINING_JOBS
 
 NODE_LOST_AFTER_SECONDS = 40.0
@@ -125,13 +125,17 @@ class Reconcilers:
         try:
             return await self._carry_out(key, TRAINING_JOBS, view, job, plan)
         except (InvalidError, ForbiddenError, NameTakenError) as error:
-            if error.reason == "NamespaceTerminating" or "being terminated" in str(error):
-                return True
-            # A child was refused. Whether the object is at fault (422) or its surroundings (403) decides what follows.
-            refused = training_plan.Refusal(str(error), final=isinstance(error, InvalidError))
-            self._refused[uid] = _Refused(refused, _loop_time() + REFUSAL_KEPT_SECONDS)
-            self._queue.add(key)
+            return self._refuse(key, uid, error)
+
+    def _refuse(self, key: Key, uid: str, error: KubeError) -> bool:
+        """Keep a refusal of a child for the next looks: the status tells it, and a while later it is tried again."""
+        if error.reason == "NamespaceTerminating" or "being terminated" in str(error):
             return True
+        # Whether the object is at fault (422) or its surroundings (403, a name taken) decides what follows.
+        refused = training_plan.Refusal(str(error), final=isinstance(error, InvalidError))
+        self._refused[uid] = _Refused(refused, _loop_time() + REFUSAL_KEPT_SECONDS)
+        self._queue.add(key)
+        return True
 
     def _settle(self, job: TrainingJob, pods: tuple[PodView, ...], *, blocked: bool) -> None:
         self._scheduling.settle(job, pods, blocked=blocked)
@@ -195,6 +199,7 @@ class Reconcilers:
         endpoint = tables.endpoints.get(key.namespace, key.name)
         budget = tables.budgets.get(key.namespace, key.name)
         claims = serving_plan.model_claims(service, job.job if job else None)
+        refusal = self._refusal(key, view.uid)
         plan = serving_plan.plan(
             serving_plan.Seen(
                 service=service,
@@ -207,11 +212,15 @@ class Reconcilers:
                 queue_allows=queue is None or queue.queue is None or queue.queue.spec.allows(key.namespace),
                 gpu_room=self._gpu_room(service),
                 missing_claims=tuple(c for c in claims if tables.claims.get(key.namespace, c) is None),
+                refusal=refusal.message if refusal else "",
                 now=_now(),
             ),
             self._settings,
         )
-        return await self._carry_out(key, INFERENCE_SERVICES, view, service, plan)
+        try:
+            return await self._carry_out(key, INFERENCE_SERVICES, view, service, plan)
+        except (InvalidError, ForbiddenError, NameTakenError) as error:
+            return self._refuse(key, view.uid, error)
 
     def _gpu_room(self, service: InferenceService) -> int:
         spec = service.spec
@@ -228,6 +237,13 @@ class Reconcilers:
             return False
         if view.queue is None:
             return await self._invalid(QUEUES, view)
+        for service in self._tables.services:
+            if service.service is not None and service.service.spec.queue == key.name:
+                conditions = service.service.status.conditions
+                if not is_true(conditions, ConditionType.GPU_AVAILABLE):
+                    self._queue.add(
+                        Key(SERVICE, service.namespace, service.name)
+                    )  # there may be room for it now
         usage, counts = self._scheduling.usage(key.name), self._scheduling.counts(key.name)
         for quota in view.queue.spec.gpus:
             metrics.QUOTA_NOMINAL.labels(key.name, quota.model).set(quota.nominal)

@@ -1,4 +1,4 @@
-"""Every score equals scikit-learn's, and torchmetrics', on random predictions."""
+"""Every score equals scikit-learn's on random predictions."""
 
 import math
 

@@ -46,6 +46,7 @@ class Seen:
         queue_allows: whether the Queue lets this namespace in.
         gpu_room: GPUs of quota that are left for it, beside what its pods hold.
         missing_claims: claims that the model's URI names and that do not exist.
+        refusal: what the API server said to a child of it a moment ago, "" for nothing.
         now: the present time.
     """
 
@@ -60,6 +61,7 @@ class Seen:
     queue_allows: bool = True
     gpu_room: int = 0
     missing_claims: tuple[str, ...] = ()
+    refusal: str = ""
 
 
 class _Draft:
@@ -122,7 +124,7 @@ def plan(seen: Seen, settings: Settings) -> Plan:
     )
     model = _pin(look)
     room, granted = _gpus(look)
-    if model.ok and draft.status.model is not None and granted is not None:
+    if model.ok and draft.status.model is not None and granted is not None and not seen.refusal:
         _apply(look, draft.status.model, granted)
     replicas = _replicas(look)
     _conclude(look, model, room, replicas)
@@ -196,10 +198,12 @@ def _gpus(look: _Look) -> tuple[_Verdict, int | None]:
     if each == 0:
         return _Verdict(True, Reason.NO_GPUS_REQUESTED, "the replicas compute on the CPU"), wanted
     held = sum(pod.gpus for pod in seen.pods if not pod.finished)
-    granted = min(wanted, (held + seen.gpu_room) // each)
+    # A quota that was lowered below what is held takes nothing away; nothing new starts until use falls.
+    room = max(seen.gpu_room, 0)
+    granted = min(wanted, (held + room) // each)
     if granted < wanted:
         text = (
-            f"{wanted} replicas need {wanted * each} GPUs; queue {spec.queue} has {held + seen.gpu_room} for them"
+            f"{wanted} replicas need {wanted * each} GPUs; queue {spec.queue} has {held + room} for them"
             f" ({held} held): {granted} replicas run"
         )
         return _Verdict(False, Reason.QUOTA_EXCEEDED, text), granted
@@ -215,14 +219,14 @@ def _apply(look: _Look, model: PinnedModel, replicas: int) -> None:
     service_hash, budget_hash = seen.applied
     service = objects.service_object(seen.service)
     if objects.spec_hash(service) != service_hash:
-        look.actions.append(Apply(SERVICES, service))
+        look.actions.append(Apply(SERVICES, service, first=not service_hash))
     deployment = objects.deployment(seen.service, model, replicas=replicas, settings=look.settings)
     current = seen.deployment
     if current is None or current.spec_hash != objects.spec_hash(deployment) or current.wanted != replicas:
-        look.actions.append(Apply(DEPLOYMENTS, deployment))
+        look.actions.append(Apply(DEPLOYMENTS, deployment, first=current is None))
     budget = objects.disruption_budget(seen.service)
     if objects.spec_hash(budget) != budget_hash:
-        look.actions.append(Apply(POD_DISRUPTION_BUDGETS, budget))
+        look.actions.append(Apply(POD_DISRUPTION_BUDGETS, budget, first=not budget_hash))
 
 
 def _replicas(look: _Look) -> _Verdict:
@@ -236,6 +240,12 @@ def _replicas(look: _Look) -> _Verdict:
     draft.set(failure=failing)
     if failing is not None:
         return _Verdict(False, Reason.REPLICA_FAILING, f"{failing.pod}: {failing.cause}: {failing.message}")
+    if seen.refusal:
+        return _Verdict(False, Reason.REQUEST_REFUSED, seen.refusal)
+    before = find_condition(seen.service.status.conditions, ConditionType.REPLICAS_READY)
+    if look.actions and before is not None and before.reason == Reason.REQUEST_REFUSED:
+        # Tried again now; until it is known to go through, the old sentence is the true one.
+        return _Verdict(False, Reason.REQUEST_REFUSED, before.message)
     if current is None or look.actions:
         text = "no replica yet" if not pods else "replicas are being replaced"
         return _Verdict(False, Reason.REPLICAS_STARTING if not pods else Reason.ROLLING_OUT, text)
