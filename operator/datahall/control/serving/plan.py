@@ -246,7 +246,7 @@ def _replicas(look: _Look) -> _Verdict:
     if look.actions and before is not None and before.reason == Reason.REQUEST_REFUSED:
         # Tried again now; until it is known to go through, the old sentence is the true one.
         return _Verdict(False, Reason.REQUEST_REFUSED, before.message)
-    if current is None or look.actions:
+    if current is None or any(action.resource == DEPLOYMENTS for action in look.actions):
         text = "no replica yet" if not pods else "replicas are being replaced"
         return _Verdict(False, Reason.REPLICAS_STARTING if not pods else Reason.ROLLING_OUT, text)
     if wanted == 0:
@@ -255,6 +255,8 @@ def _replicas(look: _Look) -> _Verdict:
     if not caught_up or current.updated < wanted or current.replicas > current.updated:
         text = f"{current.updated} of {wanted} replicas have the present model and spec, {ready} are ready"
         rolling = ready > 0 and is_true(seen.service.status.conditions, ConditionType.REPLICAS_READY)
+        if not pods or (caught_up and current.replicas <= current.updated and ready < wanted):
+            return _Verdict(False, Reason.REPLICAS_STARTING, text)  # none is being replaced
         return _Verdict(rolling and ready >= wanted, Reason.ROLLING_OUT, text)
     if current.ready < wanted or ready < wanted:
         return _Verdict(
@@ -266,12 +268,13 @@ def _replicas(look: _Look) -> _Verdict:
 def _failing(pods: tuple[PodView, ...]) -> ReplicaFailure | None:
     """The replica that most needs telling of: one that ends again and again, or whose image cannot be had."""
     for pod in pods:
-        if pod.deleted_at is not None or pod.ready:
+        # A finished one was evicted, or its node shut down: it was replaced, and its object may stay for ever.
+        if pod.deleted_at is not None or pod.ready or pod.finished:
             continue
         if pod.waiting_reason in PULL_PROBLEMS or pod.waiting_reason.endswith("ConfigError"):
             message = f"{pod.waiting_reason}: {pod.waiting_message}"
             return ReplicaFailure(pod=pod.name, cause="ImagePull", message=message[:4096])
-        if pod.ended is not None and pod.ended.exit_code != 0 and (pod.restarts > 0 or pod.finished):
+        if pod.ended is not None and pod.ended.exit_code != 0 and pod.restarts > 0:
             end: WorkerEnd = worker_end(pod)
             return ReplicaFailure(
                 pod=pod.name,
