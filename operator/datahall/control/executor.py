@@ -116,19 +116,18 @@ class Executor:
         except AlreadyExistsError:
             # Made by an earlier run of ours, or by somebody else: take its state in and look again.
             answer = await self._client.get(action.resource, metadata["name"], namespace=namespace)
-            if not _owned_by_same(answer, action.body):
-                what = f"{action.resource.kind} {metadata['name']}"
-                if _left_behind(answer, action.body):
-                    raise ConflictError(
-                        f"{what} of an earlier object is not collected yet", status=409
-                    ) from None
-                raise NameTakenError(
-                    f"{what} exists and is not ours: rename or delete one", status=409
-                ) from None
+            _check_owner(action.resource, answer, action.body)
         self._saw(action.resource, answer)
 
     async def _apply(self, action: Apply) -> None:
         metadata = action.body["metadata"]
+        if action.first:
+            # A forced apply would take over whatever has that name, and turn a stranger's Service to our pods.
+            with contextlib.suppress(NotFoundError):
+                existing = await self._client.get(
+                    action.resource, metadata["name"], namespace=metadata.get("namespace")
+                )
+                _check_owner(action.resource, existing, action.body)
         answer = await self._client.apply(
             action.resource,
             action.body,
@@ -149,8 +148,13 @@ class Executor:
                 uid=action.uid,
                 grace_seconds=action.grace_seconds,
             )
-        except (NotFoundError, ConflictError):
-            # Gone already, or its name belongs to a later object: either way that uid is no more.
+        except NotFoundError:
+            self._gone(action.resource, action.namespace, action.name, action.uid)
+            return
+        except ConflictError:
+            # Either its name belongs to a later object by now, or something else was in the way and it is still there.
+            if await self._exists(action):
+                raise
             self._gone(action.resource, action.namespace, action.name, action.uid)
             return
         if answer.get("kind") == action.resource.kind and "deletionTimestamp" in answer.get("metadata", {}):
@@ -158,6 +162,12 @@ class Executor:
                 self._saw(action.resource, answer)
         else:
             self._gone(action.resource, action.namespace, action.name, action.uid)
+
+    async def _exists(self, action: Delete) -> bool:
+        with contextlib.suppress(NotFoundError):
+            found = await self._client.get(action.resource, action.name, namespace=action.namespace or None)
+            return bool(found["metadata"]["uid"] == action.uid)
+        return False
 
 
 def _check_owner(resource: Resource, existing: Json, wanted: Json) -> None:

@@ -111,11 +111,38 @@ async def test_a_child_of_an_earlier_job_of_the_name_is_waited_for():
     assert not isinstance(caught.value, NameTakenError)
 
 
-@pytest.mark.parametrize("answer", [NotFoundError("gone"), ConflictError("another uid"), {"kind": "Status"}])
+@pytest.mark.parametrize("answer", [NotFoundError("gone"), {"kind": "Status"}])
 async def test_deleted_is_gone(answer):
     made, _, gone = executor(Client(delete=answer))
     await made.run(Delete(PODS, "a", "p", "u"))
     assert gone == [("a", "p", "u")]
+
+
+@pytest.mark.parametrize("found", [pod(uid="later"), NotFoundError("gone meanwhile")], ids=["later", "gone"])
+async def test_a_name_that_belongs_to_a_later_object_means_gone(found):
+    made, _, gone = executor(Client(delete=ConflictError("uid precondition"), get=found))
+    await made.run(Delete(PODS, "a", "p", "u"))
+    assert gone == [("a", "p", "u")]
+
+
+async def test_a_delete_that_met_a_conflict_is_not_taken_for_done():
+    made, _, gone = executor(Client(delete=ConflictError("modified meanwhile"), get=pod(uid="u")))
+    with pytest.raises(ConflictError):
+        await made.run(Delete(PODS, "a", "p", "u"))
+    assert gone == [], "the fence would open on a pod that still runs"
+
+
+async def test_the_first_apply_takes_nothing_over_that_is_not_ours():
+    foreign = {"kind": "Service", "metadata": {"name": "p", "namespace": "a", "uid": "f"}}
+    client = Client(get=foreign, apply=pod())
+    made, _, _ = executor(client)
+    with pytest.raises(NameTakenError):
+        await made.run(Apply(PODS, pod(), first=True))
+    assert [verb for verb, _, _ in client.calls] == ["get"]
+    client.answers["get"] = NotFoundError("free")
+    await made.run(Apply(PODS, pod(), first=True))
+    await made.run(Apply(PODS, pod()))
+    assert [verb for verb, _, _ in client.calls] == ["get", "get", "apply", "apply"]
 
 
 async def test_a_pod_with_grace_is_still_there():
