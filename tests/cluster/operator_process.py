@@ -255,6 +255,7 @@ class Proxy:
     def __init__(self, server: ApiServer, folder: Path) -> None:
         self.calls: list[Call] = []
         self.judge: Callable[[Call], Fault | None] = lambda _: None
+        self._open: set[asyncio.Task[Any]] = set()
         self._server = server
         self._context = ssl.create_default_context(cafile=str(server.ca))
         (self._port,) = free_ports(1)
@@ -277,6 +278,9 @@ class Proxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
         await self._runner.cleanup()
         await self._session.close()
 
@@ -286,6 +290,15 @@ class Proxy:
         return [call for call in self.calls if call.of_a_job and (not namespace or where in call.path)]
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        try:
+            return await self._pass_on(request)
+        finally:
+            self._open.discard(task)
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
         body = json.loads(raw) if raw else None
         call = Call(request.method, request.path, body, time.monotonic())
@@ -676,7 +689,7 @@ class PodDiary:
 
 
 def without_times(status: Json) -> Json:
-    """A status as it compares: without times and uids."""
+    """A status as it compares: without times, conditions by type (their order has no meaning)."""
 
     def cleaned(value: Any) -> Any:
         if isinstance(value, dict):
@@ -690,4 +703,5 @@ def without_times(status: Json) -> Json:
             return [cleaned(item) for item in value]
         return value
 
-    return {k: v for k, v in cleaned(status).items() if k != "placement"}
+    plain = {k: v for k, v in cleaned(status).items() if k != "placement"}
+    return plain | {"conditions": sorted(plain["conditions"], key=lambda c: str(c["type"]))}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
+import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -63,7 +65,7 @@ def warm() -> Iterator[WarmStart]:
 
 @pytest.fixture
 async def cluster(plane: ApiServer) -> AsyncIterator[Cluster]:
-    async with Cluster.open(plane, make_namespace(plane), nodes=4, quota=1000) as opened:
+    async with Cluster.open(plane, make_namespace(plane), nodes=8, quota=1000) as opened:
         yield opened
 
 
@@ -129,6 +131,11 @@ async def picture(cluster: Cluster, job: str) -> dict[str, Any]:
     return _renamed(text, job)
 
 
+def same(found: dict[str, Any], expected: dict[str, Any], when: str) -> None:
+    lines = [json.dumps(side, indent=1, sort_keys=True).splitlines() for side in (expected, found)]
+    assert found == expected, "\n".join([when, *difflib.unified_diff(*lines, "undisturbed", "found", n=2)])
+
+
 def _renamed(value: Any, job: str) -> Any:
     if isinstance(value, dict):
         return {k: _renamed(v, job) for k, v in value.items()}
@@ -171,7 +178,7 @@ async def test_killed_at_every_write_the_job_ends_the_same(
                     await until(lambda killed=killed: _is(killed), what=f"{job} is killed", seconds=15)
                     operator.start()
                     await cluster.state("Succeeded", job, seconds=30)
-                    assert await picture(cluster, job) == expected, f"killed {when} {LIFE[number]}"
+                    same(await picture(cluster, job), expected, f"killed {when} {LIFE[number]}")
                     assert operator.running
             diary.check_fence()
             assert len(diary.entries) == 6 * (1 + 2 * len(LIFE))
@@ -250,7 +257,7 @@ async def test_every_write_answered_wrongly_converges(
                     await cluster.state("Succeeded", job, seconds=60)
             for job, (number, _) in rules.items():
                 which = list(FAULTS)[int(job[-1])]
-                assert await picture(cluster, job) == expected, f"{which} at {LIFE[number]}"
+                same(await picture(cluster, job), expected, f"{which} at {LIFE[number]}")
             diary.check_fence()
             assert "reconcile crashed" not in operator.log.read_text()
         finally:
