@@ -24,6 +24,9 @@ TYPE_JSON = "application/json"
 TYPE_MERGE_PATCH = "application/merge-patch+json"
 TYPE_APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML; the API server has no JSON form of this one
 
+SILENCE_SECONDS = 30.0
+"""A watch that is silent this long past the end that was asked for is dead: the connection broke unnoticed."""
+
 Json = dict[str, Any]
 
 
@@ -139,8 +142,7 @@ class KubeClient:
             raise from_response(
                 status, _decode(raw), what=what, retry_after=response.headers.get("Retry-After")
             )
-        answer: Json = orjson.loads(raw) if raw else {}
-        return answer
+        return _object(raw, what=what) if raw else {}
 
     async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Json:
         """Read one object."""
@@ -309,10 +311,11 @@ class KubeClient:
             params["labelSelector"] = label_selector
         if name is not None:
             params["fieldSelector"] = f"metadata.name={name}"
-        stream = self._stream(resource.path(namespace=namespace), params, silent_seconds=timeout_seconds + 30)
+        path, silent_seconds = resource.path(namespace=namespace), timeout_seconds + SILENCE_SECONDS
+        stream = self._stream(path, params, silent_seconds=silent_seconds)
         async with aclosing(stream) as lines:  # a caller that leaves early closes the connection at once
             async for line in lines:
-                event = orjson.loads(line)
+                event = _object(line, what=f"watch {resource.plural}")
                 if event["type"] == "ERROR":
                     status = event["object"]
                     code = int(status.get("code", 500))
@@ -391,6 +394,17 @@ class KubeClient:
 
 def _with_subresource(resource: Resource, subresource: str | None) -> str:
     return f"{resource.plural}/{subresource}" if subresource else resource.plural
+
+
+def _object(raw: bytes, *, what: str) -> Json:
+    """The object that the API server sent; anything else comes from a proxy between us, or was cut off."""
+    try:
+        answer = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise UnavailableError(f"{what}: not JSON: {raw[:200].decode(errors='replace')!r}") from error
+    if not isinstance(answer, dict):
+        raise UnavailableError(f"{what}: not an object: {str(answer)[:200]}")
+    return answer
 
 
 def _decode(raw: bytes) -> Any:
