@@ -163,13 +163,14 @@ class World:
         job, pods = self.job, self.views()
         wanted = training.wants_admission(job, pods) and not self.missing and self.refusal is None
         places = tuple(Placement(rank=r, node=self.nodes[r], gpu_model="H100") for r in range(self.workers))
+        room = self.room and not self.lost.intersection(self.nodes)  # the planner places nothing on a lost node
         return training.Seen(
             job=job,
             pods=pods,
             now=self.now,
             deleting=self.deleting,
-            admitted=places if wanted and self.room else None,
-            waiting=self.waiting if wanted and not self.room else None,
+            admitted=places if wanted and room else None,
+            waiting=self.waiting if wanted and not room else None,
             missing_claims=self.missing,
             report=self.report,
             refusal=self.refusal,
