@@ -1,405 +1,280 @@
-"""Requests and streams against an API server in this process: what is sent, and what becomes of each answer."""
+"""The client against a server of the test's own: what it sends, and what it makes of the answers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from datahall import kube
-from datahall.kube import KubeClient, KubeError, Resource
-from datahall.kube import client as client_
-from datahall.kube.client import CallRecord
+from datahall.kube import (
+    AlreadyExistsError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    KubeClient,
+    KubeError,
+    NotFoundError,
+    ResourceExpiredError,
+    TooManyRequestsError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from datahall.kube.login import Login
-from datahall.kube.resources import DEPLOYMENTS, NODES, PODS, TRAINING_JOBS
-from tests.unit.kube.conftest import Api, bearer
+from datahall.kube.resources import NODES, PODS, TRAINING_JOBS
 
 
-def status(code: int, reason: str = "", message: str = "a sentence") -> dict[str, Any]:
-    return {"kind": "Status", "code": code, "reason": reason, "message": message}
+class Server:
+    """Answers every request with `answer(request)`; remembers requests and bodies."""
+
+    def __init__(self, answer):
+        self._answer = answer
+        self.requests = []
+        self.records = []
+
+    async def __aenter__(self):
+        async def handle(request):
+            raw = await request.read()
+            self.requests.append((request, json.loads(raw) if raw else None))
+            return await self._answer(request)
+
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", handle)
+        self._server = TestServer(application)
+        await self._server.start_server()
+
+        async def authorization():
+            return "Bearer secret"
+
+        login = Login(str(self._server.make_url("")).rstrip("/"), None, authorization, "default")
+        self.client = KubeClient(login, timeout_seconds=5, on_call=self.records.append)
+        return self
+
+    async def __aexit__(self, *_):
+        await self.client.close()
+        await self._server.close()
 
 
-def line(type_: str, **metadata: Any) -> bytes:
-    return json.dumps({"type": type_, "object": {"metadata": metadata}}).encode() + b"\n"
+def always(body=None, *, status=200, headers=None, text=None):
+    async def answer(_):
+        if text is not None:
+            return web.Response(status=status, text=text, headers=headers)
+        return web.json_response(body if body is not None else {}, status=status, headers=headers)
 
-
-# ---- errors
+    return answer
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "kind"),
+    ("status", "reason", "kind"),
     [
-        (400, "BadRequest", kube.InvalidError),
-        (401, "Unauthorized", kube.UnauthorizedError),
-        (403, "Forbidden", kube.ForbiddenError),
-        (404, "NotFound", kube.NotFoundError),
-        (405, "MethodNotAllowed", kube.KubeError),
-        (409, "Conflict", kube.ConflictError),
-        (409, "AlreadyExists", kube.AlreadyExistsError),
-        (410, "Expired", kube.ResourceExpiredError),
-        (413, "RequestEntityTooLarge", kube.InvalidError),
-        (415, "UnsupportedMediaType", kube.InvalidError),
-        (422, "Invalid", kube.InvalidError),
-        (429, "TooManyRequests", kube.TooManyRequestsError),
-        (500, "InternalError", kube.UnavailableError),
-        (503, "ServiceUnavailable", kube.UnavailableError),
-        (504, "Timeout", kube.UnavailableError),
+        (400, "BadRequest", InvalidError),
+        (401, "Unauthorized", UnauthorizedError),
+        (403, "Forbidden", ForbiddenError),
+        (404, "NotFound", NotFoundError),
+        (409, "Conflict", ConflictError),
+        (409, "AlreadyExists", AlreadyExistsError),
+        (410, "Expired", ResourceExpiredError),
+        (418, "", KubeError),
+        (422, "Invalid", InvalidError),
+        (429, "TooManyRequests", TooManyRequestsError),
+        (500, "InternalError", UnavailableError),
+        (503, "ServiceUnavailable", UnavailableError),
+        (504, "Timeout", UnavailableError),
     ],
 )
-async def test_each_refusal_has_its_class(api: Api, client: KubeClient, code, reason, kind):
-    api.says(code, status(code, reason))
-    with pytest.raises(KubeError) as raised:
-        await client.get(PODS, "p", namespace="team-a")
-    error = raised.value
-    assert type(error) is kind
-    assert (error.status, error.reason) == (code, reason)
-    assert error.body["message"] == "a sentence"
-    assert str(error) == f"get /api/v1/namespaces/team-a/pods/p: a sentence ({code} {reason})"
+async def test_each_refusal_has_its_class_and_the_servers_sentence(status, reason, kind):
+    body = {"kind": "Status", "reason": reason, "message": "the sentence"}
+    async with Server(always(body, status=status)) as server:
+        with pytest.raises(kind, match="get /api/v1/namespaces/a/pods/p: the sentence") as caught:
+            await server.client.get(PODS, "p", namespace="a")
+    assert type(caught.value) is kind
+    assert (caught.value.status, caught.value.reason, caught.value.body) == (status, reason, body)
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7.0), (None, 1.0), ("Sun, 22 Nov 2026 16:00:00 GMT", 1.0)]
-)
-async def test_a_busy_server_says_when_to_come_back(api, client, header, seconds):
-    api.says(429, status(429), **({"Retry-After": header} if header else {}))
-    with pytest.raises(kube.TooManyRequestsError) as raised:
-        await client.list(PODS)
-    assert raised.value.retry_after_seconds == seconds
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), (None, 1.0), ("soon", 1.0)])
+async def test_the_server_says_when_to_come_back(header, seconds):
+    headers = {"Retry-After": header} if header else None
+    async with Server(always({}, status=429, headers=headers)) as server:
+        with pytest.raises(TooManyRequestsError) as caught:
+            await server.client.get(PODS, "p", namespace="a")
+    assert caught.value.retry_after_seconds == seconds
 
 
-async def test_a_refusal_that_is_no_json_is_told_too(api, client):
-    async def proxy(_: web.Request) -> web.Response:
-        return web.Response(status=502, text="<html>bad gateway</html>")
-
-    api.answer = proxy
-    with pytest.raises(kube.UnavailableError, match="bad gateway"):
-        await client.list(PODS)
+async def test_an_answer_of_a_proxy_in_between_is_quoted():
+    async with Server(always(text="<html>bad gateway</html>", status=502)) as server:
+        with pytest.raises(UnavailableError, match="bad gateway"):
+            await server.client.get(PODS, "p", namespace="a")
 
 
-@pytest.mark.parametrize("text", ["<html>please log in</html>", "[1]", '{"kind": "Pod'])
-async def test_an_answer_that_is_no_object_is_as_good_as_none(api, client, text):
-    async def proxy(_: web.Request) -> web.Response:
-        return web.Response(text=text)
-
-    api.answer = proxy
-    with pytest.raises(kube.UnavailableError, match="get /api/v1"):
-        await client.get(PODS, "p", namespace="n")
-
-
-async def test_no_server_is_unavailable():
-    async with KubeClient(Login("http://127.0.0.1:9", None, bearer, "n")) as client:
-        with pytest.raises(kube.UnavailableError):
-            await client.list(PODS)
-        with pytest.raises(kube.UnavailableError):
-            async for _ in client.watch(PODS, resource_version="1"):
-                pass
-
-
-async def test_a_server_that_does_not_answer_in_time_is_unavailable(api, client):
-    async def sleep(_: web.Request) -> web.Response:
-        await asyncio.sleep(5)
+async def test_no_answer_is_unavailable_and_recorded():
+    async def cut(request):
+        request.transport.abort()
         return web.Response()
 
-    api.answer = sleep
-    with pytest.raises(kube.UnavailableError, match="TimeoutError"):
-        await client.request("GET", "/x", verb="get", resource="x", timeout_seconds=0.05)
+    async with Server(cut) as server:
+        with pytest.raises(UnavailableError):
+            await server.client.create(PODS, {}, namespace="a")
+    assert [(r.verb, r.resource, r.status) for r in server.records] == [("create", "pods", 0)]
 
 
-async def test_a_connection_cut_in_the_middle_of_an_answer_is_unavailable(api, client):
-    api.streams(b'{"kind": "Pod', cut=True)
-    with pytest.raises(kube.UnavailableError):
-        await client.get(PODS, "p", namespace="n")
+async def test_a_server_that_hangs_is_unavailable():
+    async def hang(_):
+        await asyncio.sleep(3)
+        return web.Response()
+
+    async with Server(hang) as server:
+        with pytest.raises(UnavailableError, match="TimeoutError"):
+            await server.client.request("GET", "/x", verb="get", resource="x", timeout_seconds=0.1)
 
 
-async def test_every_call_is_counted_with_its_outcome(api):
-    calls: list[CallRecord] = []
-    async with KubeClient(Login(api.url, None, bearer, "n"), on_call=calls.append) as client:
-        await client.get(PODS, "p", namespace="n")
-        api.says(404, status(404))
-        with pytest.raises(kube.NotFoundError):
-            await client.merge_patch(
-                TRAINING_JOBS, {}, name="j", namespace="n", field_manager="m", subresource="status"
-            )
-    async with KubeClient(Login("http://127.0.0.1:9", None, bearer, "n"), on_call=calls.append) as client:
-        with pytest.raises(kube.UnavailableError):
-            await client.delete(PODS, "p", namespace="n")
-    assert [(c.verb, c.resource, c.status) for c in calls] == [
-        ("get", "pods", 200),
-        ("patch", "trainingjobs/status", 404),
-        ("delete", "pods", 0),
+async def test_what_is_sent():
+    async with Server(always({"metadata": {}})) as server:
+        client = server.client
+        await client.create(PODS, {"a": 1}, namespace="n")
+        await client.apply(PODS, {"a": 1}, name="p", namespace="n", field_manager="datahall", force=True)
+        await client.merge_patch(
+            TRAINING_JOBS, {"a": None}, name="j", namespace="n", field_manager="s", subresource="status"
+        )
+        await client.replace(NODES, {"a": 1}, name="node")
+        await client.delete(PODS, "p", namespace="n", uid="u", grace_seconds=0)
+    sent = [(r.method, r.path_qs, r.headers.get("Content-Type"), body) for r, body in server.requests]
+    assert sent[:4] == [
+        ("POST", "/api/v1/namespaces/n/pods", "application/json", {"a": 1}),
+        (
+            "PATCH",
+            "/api/v1/namespaces/n/pods/p?fieldManager=datahall&force=true",
+            "application/apply-patch+yaml",
+            {"a": 1},
+        ),
+        (
+            "PATCH",
+            "/apis/datahall.dev/v1alpha1/namespaces/n/trainingjobs/j/status?fieldManager=s",
+            "application/merge-patch+json",
+            {"a": None},
+        ),
+        ("PUT", "/api/v1/nodes/node", "application/json", {"a": 1}),
+    ]
+    assert sent[4][3] == {
+        "kind": "DeleteOptions",
+        "apiVersion": "v1",
+        "propagationPolicy": "Background",
+        "preconditions": {"uid": "u"},
+        "gracePeriodSeconds": 0,
+    }
+    assert {r.headers["Authorization"] for r, _ in server.requests} == {"Bearer secret"}
+    assert [r.verb for r in server.records] == ["create", "patch", "patch", "update", "delete"]
+
+
+async def test_an_apply_without_a_manager_is_refused_before_it_is_sent():
+    async with Server(always()) as server:
+        with pytest.raises(InvalidError, match="field manager"):
+            await server.client.apply(PODS, {}, name="p", namespace="n", field_manager="")
+    assert server.requests == []
+
+
+async def test_pages_are_joined():
+    async def page(request):
+        token = request.query.get("continue", "")
+        after = {"": "b", "b": "c", "c": ""}[token]
+        return web.json_response(
+            {"metadata": {"resourceVersion": "9", "continue": after}, "items": [token or "a"]}
+        )
+
+    async with Server(page) as server:
+        listed = await server.client.list(PODS, limit=1, label_selector="x=y")
+    assert listed["items"] == ["a", "b", "c"]
+    assert {r.query["labelSelector"] for r, _ in server.requests} == {"x=y"}
+
+
+def stream(*lines, then=None):
+    async def answer(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for line in lines:
+            await response.write(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n")
+        if then is not None:
+            await then(request)
+        return response
+
+    return answer
+
+
+def event(kind, name, **metadata):
+    return {"type": kind, "object": {"metadata": {"name": name, "resourceVersion": "5", **metadata}}}
+
+
+async def watched(server):
+    return [
+        (e.type, e.object)
+        async for e in server.client.watch(
+            PODS, resource_version="1", timeout_seconds=5, label_selector="a=b"
+        )
     ]
 
 
-# ---- what is sent
+async def test_a_watch_yields_what_comes():
+    async with Server(stream(event("ADDED", "p"), event("BOOKMARK", ""), event("DELETED", "p"))) as server:
+        events = await watched(server)
+    assert [kind for kind, _ in events] == ["ADDED", "BOOKMARK", "DELETED"]
+    ((request, _),) = server.requests
+    assert request.query["watch"] == "true"
+    assert request.query["resourceVersion"] == "1"
+    assert request.query["allowWatchBookmarks"] == "true"
+    assert request.query["labelSelector"] == "a=b"
+
+
+async def test_an_object_longer_than_a_buffer_is_one_event():
+    large = event("ADDED", "p", annotations={"note": "x" * 300_000})
+    async with Server(stream(large, event("MODIFIED", "p"))) as server:
+        events = await watched(server)
+    assert len(events) == 2
+    assert len(events[0][1]["metadata"]["annotations"]["note"]) == 300_000
+
+
+async def test_an_event_that_comes_in_pieces_is_one_event():
+    text = json.dumps(event("ADDED", "p")).encode() + b"\n"
+
+    async def pieces(request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for index in range(0, len(text), 7):
+            await response.write(text[index : index + 7])
+            await asyncio.sleep(0)
+        return response
+
+    async with Server(pieces) as server:
+        assert [kind for kind, _ in await watched(server)] == ["ADDED"]
 
 
 @pytest.mark.parametrize(
-    ("resource", "namespace", "name", "path"),
-    [
-        (PODS, "n", "p", "/api/v1/namespaces/n/pods/p"),
-        (PODS, None, None, "/api/v1/pods"),
-        (NODES, None, "a", "/api/v1/nodes/a"),
-        (NODES, "ignored", "a", "/api/v1/nodes/a"),
-        (DEPLOYMENTS, "n", None, "/apis/apps/v1/namespaces/n/deployments"),
-        (TRAINING_JOBS, "n", "j", "/apis/datahall.dev/v1alpha1/namespaces/n/trainingjobs/j"),
-    ],
+    ("code", "kind"), [(410, ResourceExpiredError), (403, ForbiddenError), (500, UnavailableError)]
 )
-def test_paths_are_the_api_servers(resource: Resource, namespace, name, path):
-    assert resource.path(namespace=namespace, name=name) == path
+async def test_an_error_in_the_stream_has_its_class(code, kind):
+    error = {"type": "ERROR", "object": {"kind": "Status", "code": code, "message": "the sentence"}}
+    async with Server(stream(event("ADDED", "p"), error)) as server:
+        with pytest.raises(kind, match="the sentence"):
+            await watched(server)
 
 
-async def test_who_asks_is_said_each_time_anew(api):
-    tokens = iter(["Bearer one", "Bearer two", None])
-
-    async def rotating() -> str | None:
-        return next(tokens)
-
-    async with KubeClient(Login(api.url, None, rotating, "n"), user_agent="datahall-operator") as client:
-        for _ in range(3):
-            await client.get(PODS, "p", namespace="n")
-    assert [r.headers.get("Authorization") for r in api.requests] == ["Bearer one", "Bearer two", None]
-    assert {r.headers["User-Agent"] for r in api.requests} == {"datahall-operator"}
+async def test_a_watch_that_is_refused_has_its_class():
+    async with Server(always({"message": "too old", "reason": "Expired"}, status=410)) as server:
+        with pytest.raises(ResourceExpiredError):
+            await watched(server)
 
 
-async def test_writes_say_what_they_are(api, client):
-    body = {"metadata": {"name": "x"}}
-    await client.create(PODS, body, namespace="n")
-    await client.apply(DEPLOYMENTS, body, name="x", namespace="n", field_manager="datahall", force=True)
-    await client.merge_patch(
-        TRAINING_JOBS, body, name="x", namespace="n", field_manager="s", subresource="status"
-    )
-    await client.replace(PODS, body, name="x", namespace="n")
-    seen = [(r.method, r.path, r.content_type, dict(r.query)) for r in api.requests]
-    jobs = "/apis/datahall.dev/v1alpha1/namespaces/n/trainingjobs/x/status"
-    assert seen == [
-        ("POST", "/api/v1/namespaces/n/pods", "application/json", {}),
-        (
-            "PATCH",
-            "/apis/apps/v1/namespaces/n/deployments/x",
-            "application/apply-patch+yaml",
-            {"fieldManager": "datahall", "force": "true"},
-        ),
-        ("PATCH", jobs, "application/merge-patch+json", {"fieldManager": "s"}),
-        ("PUT", "/api/v1/namespaces/n/pods/x", "application/json", {}),
-    ]
-    assert set(api.bodies) == {b'{"metadata":{"name":"x"}}'}
+async def test_a_stream_that_breaks_is_unavailable_and_not_the_end():
+    async def abort(request):
+        request.transport.abort()
+
+    async with Server(stream(event("ADDED", "p"), then=abort)) as server:
+        with pytest.raises(UnavailableError, match="stream"):
+            await watched(server)
 
 
-async def test_an_apply_without_a_field_manager_is_not_sent(api, client):
-    with pytest.raises(kube.InvalidError, match="field manager"):
-        await client.apply(DEPLOYMENTS, {}, name="x", namespace="n", field_manager="")
-    assert api.requests == []
-
-
-async def test_a_deletion_carries_its_conditions(api, client):
-    await client.delete(PODS, "p", namespace="n", uid="u", grace_seconds=0)
-    await client.delete(PODS, "p", namespace="n")
-    first, second = (json.loads(body) for body in api.bodies)
-    assert (first["preconditions"], first["gracePeriodSeconds"]) == ({"uid": "u"}, 0)
-    assert first["propagationPolicy"] == second["propagationPolicy"] == "Background"
-    assert "preconditions" not in second
-    assert "gracePeriodSeconds" not in second
-
-
-# ---- lists
-
-
-async def test_pages_are_joined_in_order(api, client):
-    pages = {
-        "": ({"resourceVersion": "7", "continue": "two"}, ["a", "b"]),
-        "two": ({"resourceVersion": "7", "continue": "three"}, ["c"]),
-        "three": ({"resourceVersion": "7"}, ["d"]),
-    }
-
-    async def answer(request: web.Request) -> web.Response:
-        metadata, items = pages[request.query.get("continue", "")]
-        return web.json_response({"metadata": metadata, "items": items})
-
-    api.answer = answer
-    listed = await client.list(PODS, limit=2, label_selector="a=b", field_selector="x=y")
-    assert listed == {"metadata": {"resourceVersion": "7"}, "items": ["a", "b", "c", "d"]}
-    assert [r.query.get("limit") for r in api.requests] == ["2"] * 3
-    assert {(r.query["labelSelector"], r.query["fieldSelector"]) for r in api.requests} == {("a=b", "x=y")}
-
-
-async def test_a_list_that_expired_between_two_pages_says_so(api, client):
-    async def answer(request: web.Request) -> web.Response:
-        if "continue" in request.query:
-            return web.json_response(status(410, "Expired"), status=410)
-        return web.json_response({"metadata": {"continue": "x"}, "items": [1]})
-
-    api.answer = answer
-    with pytest.raises(kube.ResourceExpiredError):
-        await client.list(PODS, limit=1)
-
-
-async def test_a_list_may_come_from_the_servers_cache(api, client):
-    api.says(200, {"metadata": {}, "items": []})
-    await client.list(PODS, from_cache=True)
-    await client.list(PODS)
-    assert [r.query.get("resourceVersion") for r in api.requests] == ["0", None]
-
-
-# ---- watches
-
-
-async def watched(client: KubeClient, **options: Any) -> list[tuple[str, str]]:
-    return [
-        (event.type, event.object["metadata"].get("name", ""))
-        async for event in client.watch(PODS, resource_version="5", **options)
-    ]
-
-
-async def test_a_watch_yields_its_lines(api, client):
-    api.streams(line("ADDED", name="a"), line("MODIFIED", name="a") + line("DELETED", name="a"))
-    assert await watched(client, label_selector="x", name="a") == [
-        ("ADDED", "a"),
-        ("MODIFIED", "a"),
-        ("DELETED", "a"),
-    ]
-    query = api.requests[0].query
-    assert (query["watch"], query["resourceVersion"], query["allowWatchBookmarks"]) == ("true", "5", "true")
-    assert (query["labelSelector"], query["fieldSelector"]) == ("x", "metadata.name=a")
-
-
-@pytest.mark.parametrize("size", [1, 7, 4096, 1_000_000])
-async def test_lines_may_be_long_and_arrive_in_any_pieces(api, client, size):
-    text = line("ADDED", name="a", annotations={"x": "é" * 70_000}) + line("ADDED", name="b")
-    if size < 4096:
-        text = line("ADDED", name="é") * 3
-    api.streams(*(text[start : start + size] for start in range(0, len(text), size)))
-    assert [name for _, name in await watched(client)] == (["é"] * 3 if size < 4096 else ["a", "b"])
-
-
-async def test_a_last_line_without_an_end_counts(api, client):
-    api.streams(line("ADDED", name="a").rstrip())
-    assert await watched(client) == [("ADDED", "a")]
-
-
-async def test_a_watch_from_too_old_a_version_says_so(api, client):
-    api.streams(json.dumps({"type": "ERROR", "object": status(410, "Expired")}).encode())
-    with pytest.raises(kube.ResourceExpiredError):
-        await watched(client)
-    api.says(410, status(410, "Expired"))
-    with pytest.raises(kube.ResourceExpiredError):
-        await watched(client)
-
-
-async def test_another_error_in_a_watch_has_its_class(api, client):
-    api.streams(
-        line("ADDED", name="a"), json.dumps({"type": "ERROR", "object": status(429, "Slow")}).encode()
-    )
-    with pytest.raises(kube.TooManyRequestsError):
-        await watched(client)
-    api.streams(json.dumps({"type": "ERROR", "object": {}}).encode())
-    with pytest.raises(kube.UnavailableError):
-        await watched(client)
-
-
-async def test_a_watch_that_breaks_gives_what_it_has_and_says_so(api, client):
-    api.streams(line("ADDED", name="a"), b'{"type": "ADD', cut=True)
-    stream = client.watch(PODS, resource_version="5")
-    assert (await anext(stream)).object["metadata"]["name"] == "a"
-    with pytest.raises(kube.UnavailableError):
-        await anext(stream)
-
-
-async def test_a_watch_that_ends_in_the_middle_of_a_line_broke(api, client):
-    api.streams(line("ADDED", name="a"), b'{"type": "ADD')
-    with pytest.raises(kube.UnavailableError):
-        await watched(client)
-
-
-async def test_a_watch_that_stays_silent_is_dead(api, client, monkeypatch):
-    monkeypatch.setattr(client_, "SILENCE_SECONDS", 0.1)
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(line("ADDED", name="a"))
-        await asyncio.sleep(5)
-        return response
-
-    api.answer = answer
-    with pytest.raises(kube.UnavailableError):
-        await asyncio.wait_for(watched(client, timeout_seconds=0), 3)
-
-
-async def test_who_leaves_a_watch_early_closes_the_connection(api, client):
-    gone = asyncio.Event()
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(line("ADDED", name="a"))
-        try:
-            while True:
-                await response.write(line("BOOKMARK"))
-                await asyncio.sleep(0.01)
-        except (ConnectionError, asyncio.CancelledError):
-            gone.set()
-            raise
-
-    api.answer = answer
-    stream = client.watch(PODS, resource_version="5")
-    assert (await anext(stream)).type == "ADDED"
-    await stream.aclose()
-    await asyncio.wait_for(gone.wait(), 3)
-
-
-async def test_many_watches_do_not_starve_short_calls(api):
-    async def answer(request: web.Request) -> web.StreamResponse:
-        if "watch" not in request.query:
-            return web.json_response({})
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(line("ADDED", name="a"))
-        await asyncio.sleep(5)
-        return response
-
-    api.answer = answer
-    async with KubeClient(Login(api.url, None, bearer, "n"), connections=1) as client:
-        streams = [client.watch(PODS, resource_version="1") for _ in range(4)]
-        for stream in streams:
-            await anext(stream)
-        await asyncio.wait_for(client.get(PODS, "p", namespace="n"), 3)
-        for stream in streams:
-            await stream.aclose()
-
-
-# ---- logs
-
-
-async def test_log_lines_come_without_their_ends(api, client):
-    api.streams(b"first\nsec", b"ond\n\nth", b"ird \xff", b"\nno end")
-    lines = [
-        text
-        async for text in client.pod_logs(
-            "p",
-            namespace="n",
-            container="trainer",
-            follow=True,
-            tail_lines=5,
-            since_time="2026-11-22T16:00:00Z",
-        )
-    ]
-    assert lines == ["first", "second", "", "third \ufffd", "no end"]
-    request = api.requests[0]
-    assert request.path == "/api/v1/namespaces/n/pods/p/log"
-    assert dict(request.query) == {
-        "follow": "true",
-        "previous": "false",
-        "container": "trainer",
-        "tailLines": "5",
-        "sinceTime": "2026-11-22T16:00:00Z",
-    }
-
-
-async def test_logs_of_a_pod_that_is_not_there_are_refused(api, client):
-    api.says(404, status(404, "NotFound"))
-    with pytest.raises(kube.NotFoundError):
-        async for _ in client.pod_logs("p", namespace="n"):
-            pass
+async def test_log_lines_come_without_their_ends():
+    async with Server(stream(b"one\ntwo\n\nlast \xff without end")) as server:
+        lines = [line async for line in server.client.pod_logs("p", namespace="n", tail_lines=5)]
+    assert lines == ["one", "two", "", "last \ufffd without end"]
+    assert server.requests[0][0].query["tailLines"] == "5"
