@@ -141,7 +141,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class PodView(Meta):
-    """A pod, reduced to its first container (ours have only one) and what it asks for.
+    """A pod, reduced to the container that is ours (the first one of a foreign pod) and what it asks for.
 
     Attributes:
         labels: its labels.
@@ -212,7 +212,7 @@ def pod_view(raw: dict[str, Any]) -> PodView:
     """Project a Pod."""
     metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
-    container = (status.get("containerStatuses") or [{}])[0]
+    container = _own_status(status.get("containerStatuses") or [{}])
     state = container.get("state") or {}
     waiting = state.get("waiting") or {}
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
@@ -242,6 +242,14 @@ def pod_view(raw: dict[str, Any]) -> PodView:
     )
 
 
+OUR_CONTAINERS = ("trainer", "server")
+
+
+def _own_status(statuses: list[dict[str, Any]]) -> dict[str, Any]:
+    """The status of our container; a mesh may have injected others, and the kubelet sorts them all by name."""
+    return next((status for status in statuses if status.get("name") in OUR_CONTAINERS), statuses[0])
+
+
 def _ended(terminated: dict[str, Any]) -> Ended:
     return Ended(
         exit_code=int(terminated.get("exitCode") or 0),
@@ -266,16 +274,28 @@ def _pinned(spec: dict[str, Any]) -> str:
 
 
 def _requests(spec: dict[str, Any]) -> tuple[int, int, int]:
-    """GPUs, milli-cores and bytes that a pod asks for: the sum of its containers, or its largest init container."""
-    totals = [0, 0, 0]
-    for container in spec.get("containers") or ():
-        for index, amount in enumerate(_container_requests(container)):
-            totals[index] += amount
+    """GPUs, milli-cores and bytes that a pod asks for, as the kube-scheduler counts them.
+
+    The sum of its containers and sidecars, or what an init container needs beside the sidecars that start before it,
+    whichever is more; what is asked for the pod as a whole goes before that, and the overhead of its runtime on top.
+    """
+    running, most = [0, 0, 0], [0, 0, 0]
     for container in spec.get("initContainers") or ():
-        sidecar = container.get("restartPolicy") == "Always"
-        for index, amount in enumerate(_container_requests(container)):
-            totals[index] = totals[index] + amount if sidecar else max(totals[index], amount)
-    return totals[0], totals[1], totals[2]
+        asked = _container_requests(container)
+        beside = [here + more for here, more in zip(running, asked, strict=True)]
+        most = [max(pair) for pair in zip(most, beside, strict=True)]
+        if container.get("restartPolicy") == "Always":
+            running = beside
+    for container in spec.get("containers") or ():
+        running = [here + more for here, more in zip(running, _container_requests(container), strict=True)]
+    gpus, cpu, memory = (max(pair) for pair in zip(most, running, strict=True))
+    whole = (spec.get("resources") or {}).get("requests") or {}
+    cpu = cpu_milli(str(whole["cpu"])) if "cpu" in whole else cpu
+    memory = memory_bytes(str(whole["memory"])) if "memory" in whole else memory
+    overhead = spec.get("overhead") or {}
+    cpu += cpu_milli(str(overhead.get("cpu", "0")))
+    memory += memory_bytes(str(overhead.get("memory", "0")))
+    return gpus, cpu, memory
 
 
 def _container_requests(container: dict[str, Any]) -> tuple[int, int, int]:
