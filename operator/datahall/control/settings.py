@@ -73,7 +73,7 @@ class Settings:
         return cls(
             pod_name=environ.get("POD_NAME") or socket.gethostname(),
             namespace=environ.get("POD_NAMESPACE") or "datahall-system",
-            address=f"{environ.get('POD_IP') or '127.0.0.1'}:{report_port}",
+            address=f"{_host(environ.get('POD_IP') or '127.0.0.1')}:{report_port}",
             trainer_image=environ.get("DATAHALL_TRAINER_IMAGE") or "datahall.dev/trainer:dev",
             image_pull_policy=environ.get("DATAHALL_IMAGE_PULL_POLICY") or "IfNotPresent",
             priority_class=environ.get("DATAHALL_PRIORITY_CLASS") or None,
@@ -86,6 +86,11 @@ class Settings:
             lease_seconds=float(_integer(environ, "DATAHALL_LEASE_SECONDS", 10, 3, 3600)),
             log_level=environ.get("DATAHALL_LOG_LEVEL") or "info",
         )
+
+
+def _host(address: str) -> str:
+    """An IP address as it stands in a URL."""
+    return f"[{address}]" if ":" in address else address
 
 
 def _integer(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
