@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datahall.kube import KubeClient
-from datahall.kube.resources import NAMESPACES, PODS, QUEUES, TRAINING_JOBS, Resource
 
+from datahall.kube import KubeClient, KubeError
+from datahall.kube.resources import NAMESPACES, PODS, QUEUES, TRAINING_JOBS, Resource
 from local_cluster.api import ApiServer, Options
 from local_cluster.gpu_nodes import Layout
 
@@ -60,18 +60,16 @@ async def run(
         await wait_ready(probe_port)
         before = scrape(probe_port)
         version = (await client.list(PODS, namespace="bench"))["metadata"]["resourceVersion"]
-        made = asyncio.Event()
-        watcher = asyncio.create_task(count_pods(client, version, jobs * WORKERS, made))
+        made = asyncio.create_task(all_pods(client, version, jobs * WORKERS))
         numbers = iter(range(jobs))
         started = time.perf_counter()
         await asyncio.gather(*(creator(client, numbers) for _ in range(CREATORS)))
         applied = time.perf_counter() - started
         say(f"{jobs} jobs applied in {applied:.1f} s")
         async with asyncio.timeout(600):
-            await made.wait()
+            await made
         seconds = time.perf_counter() - started
         say(f"all {jobs * WORKERS} pods created after {seconds:.1f} s; waiting for the last status")
-        watcher.cancel()
         await settled(client, jobs)
         after = scrape(probe_port)
     rss = max_rss_mb(operator.pid)
@@ -99,14 +97,22 @@ async def creator(client: KubeClient, numbers: Iterator[int]) -> None:
         await client.create(TRAINING_JOBS, job(number), namespace="bench")
 
 
-async def count_pods(client: KubeClient, version: str, wanted: int, made: asyncio.Event) -> None:
+async def all_pods(client: KubeClient, version: str, wanted: int) -> None:
+    """Until so many pods have been created; a broken watch goes on from a list."""
     names: set[str] = set()
-    async for event in client.watch(PODS, resource_version=version, namespace="bench", timeout_seconds=900):
-        if event.type == "ADDED":
-            names.add(event.object["metadata"]["name"])
-            if len(names) == wanted:
-                made.set()
-                return
+    while len(names) < wanted:
+        try:
+            async for event in client.watch(PODS, resource_version=version, namespace="bench"):
+                version = event.object["metadata"]["resourceVersion"]
+                if event.type == "ADDED":
+                    names.add(event.object["metadata"]["name"])
+                    if len(names) == wanted:
+                        return
+        except KubeError as error:
+            say(f"the bench's own watch broke: {error}")
+            listed = await client.list(PODS, namespace="bench")
+            version = listed["metadata"]["resourceVersion"]
+            names |= {item["metadata"]["name"] for item in listed["items"]}
 
 
 async def settled(client: KubeClient, jobs: int) -> None:

@@ -4,6 +4,7 @@ import re
 import sys
 
 import pytest
+
 from hall import Hall
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]

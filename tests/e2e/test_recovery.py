@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from hall import SYSTEM, Hall
 from jobs import digits_job
 

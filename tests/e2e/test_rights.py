@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from hall import SYSTEM, Hall
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from hall import Hall
 from jobs import service
 

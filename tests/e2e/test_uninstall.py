@@ -1,6 +1,7 @@
 """Uninstalling takes the operator and nothing else. Named last: it runs after the tests that need an operator."""
 
 import pytest
+
 from hall import SYSTEM, Hall
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from hall import Hall
 from jobs import digits_job, service, sleeper
 

@@ -116,9 +116,9 @@ _TRAINING_JOB_STATES = (
     (ConditionType.FAILED, "Failed"),
     (ConditionType.SUSPENDED, "Suspended"),
     (ConditionType.RUNNING, "Running"),
+    (ConditionType.QUEUED, "Queued"),  # also a gang that restarts elsewhere: what it waits for is what matters
     (ConditionType.RESTARTING, "Restarting"),
     (ConditionType.ADMITTED, "Starting"),
-    (ConditionType.QUEUED, "Queued"),
 )
 
 

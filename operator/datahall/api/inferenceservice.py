@@ -99,8 +99,6 @@ class InferenceServiceSpec(SpecModel):
 
     queue: Annotated[Name, Field(examples=["team-a"])]
     """The Queue whose quota pays for the replicas."""
-    priority: Annotated[Int, Field(ge=-1_000_000, le=1_000_000, examples=[100])] = 0
-    """Higher gets GPUs first within the queue; among equals, the older."""
     model: ServedModel
     """Which model to serve."""
     runtime: Annotated[Runtime, Field(examples=["Native"])] = Runtime.NATIVE
@@ -177,7 +175,7 @@ class InferenceServiceStatus(Model):
         str | None, Field(max_length=1024, examples=["datahall.dev/inference-service=digits"])
     ] = None
     """Label selector of the pods, for autoscalers."""
-    url: Annotated[str | None, Field(max_length=2048, examples=["http://digits.team-a.svc:8080"])] = None
+    url: Annotated[str | None, Field(max_length=2048, examples=["http://digits.team-a.svc"])] = None
     """Where requests go, inside the cluster."""
     model: PinnedModel | None = None
     """The model that the replicas serve."""

@@ -74,9 +74,9 @@ class QueueStatus(Model):
     summary: Annotated[str | None, Field(max_length=8192, examples=["H100 12/16, Any 0/8"])] = None
     """GPUs held and granted, per entry of the quota, for tables; programs read used."""
     admitted: Annotated[int, Field(ge=0, examples=[3])] = 0
-    """Jobs and services that hold their resources."""
+    """TrainingJobs that hold their place."""
     waiting: Annotated[int, Field(ge=0, examples=[5])] = 0
-    """Jobs and services that wait for them."""
+    """TrainingJobs that wait for one."""
 
 
 class Queue(Model):

@@ -44,11 +44,6 @@ class Reason(StrEnum):
         _WARNING,
         "The stored spec breaks a rule of this version; the message names it.",
     )
-    RECONCILE_FAILED = (
-        "ReconcileFailed",
-        _WARNING,
-        "The operator met an error and tries again; the message has it.",
-    )
     REQUEST_REFUSED = (
         "RequestRefused",
         _WARNING,
@@ -56,7 +51,6 @@ class Reason(StrEnum):
     )
 
     # Waiting
-    QUEUED = "Queued", _NORMAL, "Waits in its queue."
     QUEUE_NOT_FOUND = "QueueNotFound", _WARNING, "The Queue that spec.queue names does not exist."
     QUEUE_FORBIDDEN = "QueueForbidden", _WARNING, "The Queue does not list this namespace in spec.namespaces."
     QUOTA_EXCEEDED = "QuotaExceeded", _NORMAL, "The Queue's quota is in use; the message says how much of it."
@@ -85,7 +79,6 @@ class Reason(StrEnum):
     # Running a gang
     ADMITTED = "Admitted", _NORMAL, "Quota is reserved and every worker has a node."
     NOT_ADMITTED = "NotAdmitted", _NORMAL, "It holds no quota and no nodes."
-    PODS_CREATED = "PodsCreated", _NORMAL, "The pods of this gang generation were created."
     PODS_STARTING = "PodsStarting", _NORMAL, "Pods exist, and not all of them run yet."
     GANG_RUNNING = "GangRunning", _NORMAL, "Every worker runs."
     IMAGE_PULL_FAILED = (
@@ -106,7 +99,6 @@ class Reason(StrEnum):
     )
     RESTARTED = "Restarted", _NORMAL, "The gang runs again, from its last checkpoint."
     NOT_RESTARTING = "NotRestarting", _NORMAL, "The gang is not being started again."
-    CHECKPOINT_SAVED = "CheckpointSaved", _NORMAL, "A checkpoint is complete."
     SUSPEND_REQUESTED = (
         "SuspendRequested",
         _NORMAL,
@@ -129,15 +121,9 @@ class Reason(StrEnum):
         "A worker failed once more than failurePolicy.maxRestarts allows.",
     )
     DEADLINE_EXCEEDED = "DeadlineExceeded", _WARNING, "activeDeadlineSeconds passed before the job ended."
-    TTL_EXPIRED = (
-        "TTLExpired",
-        _NORMAL,
-        "ttlSecondsAfterFinished passed: the object was deleted, its output stays.",
-    )
 
     # Serving
     SERVING = "Serving", _NORMAL, "Every replica that the spec asks for answers requests."
-    NOT_READY = "NotReady", _NORMAL, "A part is not ready yet; the message says which."
     MODEL_PINNED = "ModelPinned", _NORMAL, "The model is known; status.model has its place and digest."
     TRAINING_JOB_NOT_FOUND = (
         "TrainingJobNotFound",

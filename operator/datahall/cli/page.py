@@ -104,7 +104,7 @@ def _gang(job: TrainingJob) -> str:
 def _service(service: InferenceService) -> list[str]:
     spec, status = service.spec, service.status
     lines = [
-        *_entry("Queue", f"{spec.queue}, priority {spec.priority}"),
+        *_entry("Queue", spec.queue),
         *_entry(
             "Replicas",
             f"{status.ready_replicas} of {spec.replicas.min} ready, {status.updated_replicas} with the present model",
@@ -169,6 +169,11 @@ def _pods(described: Description, at: datetime) -> list[str]:
     return _section("Pods", ("NAME", "RANK", "STATE", "RESTARTS", "NODE", "AGE", "MESSAGE"), rows)
 
 
+def _priority(user: TrainingJob | InferenceService) -> int:
+    """Services do not wait in line, so they have none."""
+    return user.spec.priority if isinstance(user, TrainingJob) else 0
+
+
 def _users(described: Description) -> list[str]:
     if not described.users:
         return []
@@ -177,11 +182,11 @@ def _users(described: Description) -> list[str]:
         (
             f"{user.kind.lower()}/{user.metadata.name}",
             user.metadata.namespace,
-            str(user.spec.priority),
+            str(_priority(user)),
             state_of(user),
             lines_of(explanation(user).message) or NOTHING,
         )
-        for user in sorted(live, key=lambda user: -user.spec.priority)[:_USERS_SHOWN]
+        for user in sorted(live, key=lambda user: -_priority(user))[:_USERS_SHOWN]
     ]
     lines = _section("Work in it", ("NAME", "NAMESPACE", "PRIORITY", "STATE", "MESSAGE"), rows)
     return [*lines, f"  and {len(live) - _USERS_SHOWN} more"] if len(live) > _USERS_SHOWN else lines

@@ -96,6 +96,8 @@ class Dispatch:
             self._queue.add(Key(JOB, view.namespace, job))
             if self._tables.jobs.get(view.namespace, job) is not None:
                 return
+            if queue := view.labels.get(labels.QUEUE):
+                self.queue_changed(queue)
         self._scheduling.pod(change.old, change.new)
         if service := view.labels.get(labels.INFERENCE_SERVICE):
             self._queue.add(Key(SERVICE, view.namespace, service))

@@ -2,8 +2,8 @@
 
 kopf watches our own kinds: it finds their versions, waits for their definitions, logs in, reconnects. It decides
 nothing here. Only low-level `on.event` handlers are registered, so it adds no finalizers and writes no annotations. Two
-of its settings matter for speed and life: the diff base is switched off, because it copies and compares every object
-of every event for change handlers that we do not have; and no worker limit is set, because kopf's limit can deadlock.
+of its settings matter for speed and life: the stores for change handlers, of which we have none, are off, because
+they copy and compare every object of every event; and no worker limit is set, because kopf's limit can deadlock.
 
 All other kinds (many objects, many events) come by `reflector`. For kopf's kinds a list now and then is the safety net:
 its watch can die silently, and its first list may fall between two of ours.
@@ -41,6 +41,25 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
     def store(self, **_: Any) -> None:
         return None
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """No handler has progress to be kept: `on.event` handlers run once and are done."""
+
+    def fetch(self, **_: Any) -> Any:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+    def purge(self, **_: Any) -> None:
+        return None
+
+    def touch(self, **_: Any) -> None:
+        return None
+
+    def clear(self, *, essence: Any) -> Any:
+        return essence
 
 
 class Feed:
@@ -97,6 +116,7 @@ class Feed:
     async def _kopf(self, started: Callable[[], None]) -> None:
         settings = kopf.OperatorSettings()
         settings.persistence.diffbase_storage = _NoDiffBase()
+        settings.persistence.progress_storage = _NoProgress()
         settings.posting.enabled = False
         settings.watching.connect_timeout = 10
         settings.watching.server_timeout = 600

@@ -40,6 +40,7 @@ _REASONS = {
     WaitReason.INSUFFICIENT_GPUS: Reason.NO_ROOM,
     WaitReason.INSUFFICIENT_RESOURCES: Reason.NO_ROOM,
     WaitReason.NEVER_FITS: Reason.NO_SUCH_NODES,
+    WaitReason.QUOTA_TOO_SMALL: Reason.QUOTA_TOO_SMALL,
     WaitReason.BEHIND_OTHERS: Reason.WAITING_IN_LINE,
 }
 

@@ -138,7 +138,7 @@ class Cycle:
         if options:
             return options
         text = messages.never_within_quota(shape, self._quota, queue, _entries(granted))
-        return Refusal(WaitReason.NEVER_FITS, text)
+        return Refusal(WaitReason.QUOTA_TOO_SMALL, text)
 
     def _left(self, queue: str, option: _Option) -> int:
         """GPUs of quota that are neither held nor kept."""

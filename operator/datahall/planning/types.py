@@ -28,7 +28,9 @@ class WaitReason(StrEnum):
     INSUFFICIENT_RESOURCES = "InsufficientResources"
     """GPUs are there (or none are needed); CPU or memory beside them is not."""
     NEVER_FITS = "NeverFits"
-    """Not even an empty hall, or the whole quota of the queue, would hold it as things stand."""
+    """Not even an empty hall would hold it as things stand."""
+    QUOTA_TOO_SMALL = "QuotaTooSmall"
+    """The whole quota of the queue is less than it needs."""
     BEHIND_OTHERS = "BehindOthers"
     """It would fit, and what it would take is kept for a gang ahead of it."""
 

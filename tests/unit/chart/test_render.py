@@ -268,7 +268,8 @@ def test_definitions_can_be_left_to_go_with_the_release(render):
 
 def test_the_operator_may_do_this_and_no_more(render):
     read = {"get", "list", "watch"}
-    whole = {"create", "get", "list", "watch", "patch", "delete"}
+    watch = {"list", "watch"}
+    apply = watch | {"create", "patch"}
     assert rules(render()["ClusterRole", "datahall-operator"]) == {
         "datahall.dev/trainingjobs": read | {"delete"},
         "datahall.dev/inferenceservices": read,
@@ -279,18 +280,18 @@ def test_the_operator_may_do_this_and_no_more(render):
         "datahall.dev/trainingjobs/finalizers": {"update"},
         "datahall.dev/inferenceservices/finalizers": {"update"},
         "/pods": read | {"create", "delete"},
-        "/services": whole,
-        "apps/deployments": whole,
-        "policy/poddisruptionbudgets": whole,
-        "/nodes": read,
-        "/persistentvolumeclaims": read,
-        "/namespaces": read,
+        "/services": apply | {"get"},
+        "apps/deployments": apply,
+        "policy/poddisruptionbudgets": apply,
+        "/nodes": watch,
+        "/persistentvolumeclaims": watch,
+        "/namespaces": watch,
         "events.k8s.io/events": {"create", "patch"},
         "authentication.k8s.io/tokenreviews": {"create"},
-        "apiextensions.k8s.io/customresourcedefinitions": read,
+        "apiextensions.k8s.io/customresourcedefinitions": watch,
     }
     assert rules(render()["Role", "datahall-operator"]) == {
-        "coordination.k8s.io/leases": {"get", "create", "update", "patch"}
+        "coordination.k8s.io/leases": {"get", "create", "update"}
     }
 
 

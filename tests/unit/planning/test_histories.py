@@ -279,6 +279,7 @@ class Histories(RuleBasedStateMachine):
                     WaitReason.QUEUE_NOT_FOUND,
                     WaitReason.NAMESPACE_NOT_ALLOWED,
                     WaitReason.NEVER_FITS,
+                    WaitReason.QUOTA_TOO_SMALL,
                 )
         again = facts.rebuilt().cycle(6.0)
         assert not any(isinstance(d, Admit) for d in again), "one cycle is enough"

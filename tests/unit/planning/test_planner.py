@@ -286,7 +286,7 @@ class TestQuota:
     def test_a_model_without_entry_has_no_quota(self):
         planner = hall(node("h"), node("a", model="A100"), quota={"H100": 8})
         found = decide(planner, gang("x", models=("A100",)), gang("y", created=1))
-        assert found["x"].reason == WaitReason.NEVER_FITS
+        assert found["x"].reason == WaitReason.QUOTA_TOO_SMALL
         assert (
             found["x"].message
             == "can never fit: needs 1 GPU (A100); queue team-a has no quota for A100 (it has: H100)"
@@ -405,7 +405,7 @@ class TestMessages:
             ),
             (
                 gang("j", 3, 8, models=("H100",)),
-                WaitReason.NEVER_FITS,
+                WaitReason.QUOTA_TOO_SMALL,
                 "can never fit: needs 3 x 8 GPUs (H100), 24 together; the whole quota of queue team-a is 16 H100 "
                 "GPUs: lower workers or raise it",
             ),
