@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
+
 from datahall.api import crds
 from datahall.api.conditions import set_condition
 from datahall.api.trainingjob import TrainingJob, TrainingJobSpec, TrainingJobStatus
-
 from local_cluster import binaries
 from local_cluster.api import ApiServer
 from local_cluster.rest import Rest, RestError

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
 from datahall.cli.app import app
 from datahall.kube import KubeClient
 from datahall.kube.resources import EVENTS, INFERENCE_SERVICES, PODS, TRAINING_JOBS
@@ -26,8 +28,6 @@ from datahall.sdk import (
     UnreachableError,
     WaitTimeout,
 )
-from typer.testing import CliRunner
-
 from local_cluster import binaries
 from local_cluster.api import ApiServer
 from tests.unit.sdk import samples

@@ -116,7 +116,10 @@ _TRAINING_JOB_STATES = (
     (ConditionType.FAILED, "Failed"),
     (ConditionType.SUSPENDED, "Suspended"),
     (ConditionType.RUNNING, "Running"),
-    (ConditionType.QUEUED, "Queued"),  # also a gang that restarts elsewhere: what it waits for is what matters
+    (
+        ConditionType.QUEUED,
+        "Queued",
+    ),  # also a gang that restarts elsewhere: what it waits for is what matters
     (ConditionType.RESTARTING, "Restarting"),
     (ConditionType.ADMITTED, "Starting"),
 )

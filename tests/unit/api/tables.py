@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+
 from datahall.api.common import Model
 from datahall.api.crds import KINDS
 

@@ -1,4 +1,5 @@
 import pytest
+
 from datahall.api.common import Condition
 from datahall.api.conditions import (
     INFERENCE_SERVICE_CONDITIONS,

@@ -1,9 +1,9 @@
 import pytest
+from pydantic import ValidationError
+
 from datahall.api.inferenceservice import InferenceService
 from datahall.api.queue import Queue
 from datahall.api.trainingjob import TrainingJob
-from pydantic import ValidationError
-
 from tests.unit.api import tables
 
 

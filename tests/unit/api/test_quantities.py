@@ -1,9 +1,10 @@
 from fractions import Fraction
 
 import pytest
-from datahall.api.quantities import cpu_milli, memory_bytes, parse_quantity
 from hypothesis import given
 from hypothesis import strategies as st
+
+from datahall.api.quantities import cpu_milli, memory_bytes, parse_quantity
 
 
 @pytest.mark.parametrize(

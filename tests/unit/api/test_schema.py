@@ -3,10 +3,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from pydantic import Field
+
 from datahall.api import crds, reference
 from datahall.api.common import Model, Rule, SpecModel, Unique
 from datahall.api.schema import structural_schema
-from pydantic import Field
 
 ROOT = Path(__file__).parents[3]
 DEFINITIONS = {kind.name: crds.custom_resource_definition(kind) for kind in crds.KINDS}

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
+
 from datahall.cli import words
 from datahall.cli.app import app
 from datahall.sdk import watching
-from typer.testing import CliRunner, Result
-
 from tests.unit.sdk.fake_api import FakeApi
 
 NOW = datetime(2026, 11, 22, 15, 4, tzinfo=UTC)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from datahall.cli.app import app
 from datahall.cli.options import seconds
-
 from tests.unit.cli.conftest import Run
 from tests.unit.sdk import samples
 from tests.unit.sdk.fake_api import FakeApi

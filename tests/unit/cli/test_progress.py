@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 
 import pytest
+
 from datahall.api.inferenceservice import InferenceService
 from datahall.api.trainingjob import TrainingJob
 from datahall.cli.progress import BarReporter, PlainReporter, progress_line, reporter
-
 from tests.unit.sdk import samples
 
 

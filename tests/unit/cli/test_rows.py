@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+
 from datahall.api.inferenceservice import InferenceService
 from datahall.api.queue import Queue
 from datahall.api.trainingjob import TrainingJob
 from datahall.cli import rows, words
-
 from tests.unit.sdk import samples
 from tests.unit.sdk.samples import condition
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
+
 from datahall.control.workqueue import BACK_OFF_LONGEST_SECONDS, Key, WorkQueue
 
 pytestmark = pytest.mark.looptime

@@ -163,7 +163,9 @@ class World:
         job, pods = self.job, self.views()
         wanted = training.wants_admission(job, pods) and not self.missing and self.refusal is None
         places = tuple(Placement(rank=r, node=self.nodes[r], gpu_model="H100") for r in range(self.workers))
-        room = self.room and not self.lost.intersection(self.nodes)  # the planner places nothing on a lost node
+        room = self.room and not self.lost.intersection(
+            self.nodes
+        )  # the planner places nothing on a lost node
         return training.Seen(
             job=job,
             pods=pods,

@@ -7,6 +7,10 @@ builds a fresh planner from the facts to compare with the one that lived through
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from datahall.planning import (
     Admit,
     GangRequest,
@@ -17,9 +21,6 @@ from datahall.planning import (
     QueueState,
     WaitReason,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 NODES = [f"n{i}" for i in range(6)]
 QUEUES = ["qa", "qb"]

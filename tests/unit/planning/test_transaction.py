@@ -1,6 +1,7 @@
 """Assume, then commit or roll back."""
 
 import pytest
+
 from datahall.planning import GangRequest, NodeState, Placement, QueueState
 from datahall.planning.quota import QuotaBook
 from datahall.planning.state import NodeArrays

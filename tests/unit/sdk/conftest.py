@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from datahall.sdk import AsyncClient, watching
 
+from datahall.sdk import AsyncClient, watching
 from tests.unit.sdk.fake_api import FakeApi
 
 # Python 3.11 makes an event loop for whoever asks in the main thread, as pytest-asyncio does before its first test,

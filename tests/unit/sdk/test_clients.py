@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from datahall.sdk import (
     AsyncClient,
     Client,
@@ -22,7 +23,6 @@ from datahall.sdk import (
     UnreachableError,
     UnreadableError,
 )
-
 from tests.unit.sdk import samples
 from tests.unit.sdk.fake_api import FakeApi
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from datahall.api.trainingjob import TrainingJob
 from datahall.sdk import AsyncClient, NotFoundError, PodLine, explanation
-
 from tests.unit.sdk import samples
 from tests.unit.sdk.fake_api import FakeApi
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from datahall.sdk import AsyncClient, DeniedError, LogLine, NoLogsError, NotFoundError
 
+from datahall.sdk import AsyncClient, DeniedError, LogLine, NoLogsError, NotFoundError
 from tests.unit.sdk import samples
 from tests.unit.sdk.fake_api import FakeApi
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from datahall.api.trainingjob import TrainingJob
 from datahall.sdk import MisuseError, read_manifests
 from datahall.sdk.kinds import kind_of
 from datahall.sdk.manifests import parse_manifests, to_apply
-
 from tests.unit.sdk import samples
 
 

@@ -6,8 +6,8 @@ import base64
 from pathlib import Path
 
 import pytest
-from datahall.sdk import AsyncClient, Class, MisuseError, NotFoundError, PredictError
 
+from datahall.sdk import AsyncClient, Class, MisuseError, NotFoundError, PredictError
 from tests.unit.sdk import samples
 from tests.unit.sdk.fake_api import FakeApi, Json
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
 from datahall.api.trainingjob import TrainingJob
 from datahall.sdk import AsyncClient, JobFailed, MisuseError, NotFoundError, UnreachableError, WaitTimeout
 from datahall.sdk.kinds import INFERENCE_SERVICE, QUEUE, TRAINING_JOB
 from datahall.sdk.waiting import reached, wanted_state
-
 from tests.unit.sdk import samples
 from tests.unit.sdk.fake_api import END, EXPIRE, HANG_UP, FakeApi
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+
 from datahall.kube import (
     ForbiddenError,
     ResourceExpiredError,

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
 from datahall_trainer import models
 from datahall_trainer.artifact import FileEntry, Manifest, write_artifact
 from datahall_trainer.preprocess import ImagePreprocess, TextPreprocess

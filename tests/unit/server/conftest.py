@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+
 from datahall_server.batching import BatchLimits
 from datahall_server.config import Limits, ServerConfig
 from datahall_server.dispatch import Dispatcher
@@ -27,7 +28,6 @@ from datahall_server.engine.protocol import Instance
 from datahall_server.http import app
 from datahall_server.lifecycle import Lifecycle
 from datahall_server.metrics import Metrics
-
 from tests.unit.server import artifacts
 
 START_SECONDS = 60

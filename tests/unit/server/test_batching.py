@@ -1,9 +1,10 @@
 """The batching decision, in virtual time: `now` is just a number."""
 
 import pytest
-from datahall_server.batching import BatchLimits, BatchQueue, RateMeter
 from hypothesis import given
 from hypothesis import strategies as st
+
+from datahall_server.batching import BatchLimits, BatchQueue, RateMeter
 
 NEVER = 1e9
 

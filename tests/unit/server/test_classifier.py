@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+
 from datahall_server.config import Limits
 from datahall_server.engine.classifier import Classifier
 from datahall_server.engine.protocol import Instance
 from datahall_server.errors import StartError
 from datahall_server.tasks.classification import softmax, top_classes
-
 from tests.unit.server import artifacts
 from tests.unit.server.conftest import classifier_of, config
 from tests.unit.server.pictures import bomb, pixels, png

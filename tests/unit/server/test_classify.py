@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
+
 from datahall_server.config import Limits
 from datahall_server.errors import EngineDiedError
-
 from tests.unit.server.artifacts import IMAGE_CLASSES, TEXT_CLASSES
 from tests.unit.server.conftest import serving
 from tests.unit.server.pictures import b64, bomb, png

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from datahall_server import config, termination
 from datahall_server.engine import threads
 from datahall_server.errors import StartError

@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+
 from datahall_server.batching import BatchLimits
 from datahall_server.dispatch import Dispatcher
 from datahall_server.engine.client import BatchResult

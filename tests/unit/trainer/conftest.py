@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datahall_trainer.distributed import free_port
 from PIL import Image
+
+from datahall_trainer.distributed import free_port
 
 UID = "uid-1"
 DEFAULTS: dict[str, Any] = {

@@ -6,6 +6,8 @@ import json
 
 import pytest
 import torch
+from PIL import Image
+
 from datahall_trainer import models
 from datahall_trainer.artifact import (
     ArtifactError,
@@ -18,7 +20,6 @@ from datahall_trainer.artifact import (
 )
 from datahall_trainer.errors import BadInput, Fenced
 from datahall_trainer.preprocess import ImagePreprocess, normalise, open_image, to_pixels
-from PIL import Image
 
 SPEC = ImagePreprocess(channels=1, height=8, width=8, mean=[0.5], std=[0.25])
 

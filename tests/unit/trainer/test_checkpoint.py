@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from datahall_trainer import checkpoint
 from datahall_trainer.checkpoint import CheckpointStore
 from datahall_trainer.errors import BadInput, Fenced

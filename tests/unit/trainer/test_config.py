@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from datahall_trainer.config import parse
 from datahall_trainer.distributed import Place
 from datahall_trainer.errors import BadInput

@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from PIL import Image
+
 from datahall_trainer.data.images import Images, list_images, probe_shape
 from datahall_trainer.data.texts import read_texts
 from datahall_trainer.errors import BadInput
-from PIL import Image
 
 FIELD = "data.train"
 

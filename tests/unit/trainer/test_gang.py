@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from datahall_trainer.artifact import load_manifest, load_model
 
 UID = "uid-1"

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from datahall_trainer.metrics import classification, roc_auc
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score, recall_score, roc_auc_score
+
+from datahall_trainer.metrics import classification, roc_auc
 
 
 @pytest.mark.parametrize("seed", range(4))

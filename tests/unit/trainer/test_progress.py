@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from datahall_trainer import progress as module
 from datahall_trainer.progress import Progress
 from datahall_trainer.schedule import learning_rate

@@ -7,6 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
 from datahall_trainer import logs, termination
 from datahall_trainer.errors import BadInput, Interrupted, PeerLost
 from datahall_trainer.report import Reporter

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from datahall_trainer.config import AugmentConfig
 from datahall_trainer.data.sampler import Sampler, shard, uniform
 from datahall_trainer.data.split import ordered_classes, stratified
 from datahall_trainer.errors import BadInput
 from datahall_trainer.tasks.image_classification import augment
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 sizes = st.integers(1, 300)
 

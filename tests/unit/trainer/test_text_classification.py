@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from datahall_trainer.artifact import Preprocessor, load_model
 
 

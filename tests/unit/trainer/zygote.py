@@ -11,6 +11,7 @@ from typing import Any
 
 import transformers.models.bert.modeling_bert
 import transformers.models.bert.tokenization_bert  # noqa: F401 - imported so that forks need not
+
 from datahall_trainer.__main__ import main
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+
 from datahall_trainer import artifact, preprocess, uris
 from datahall_trainer.errors import BadInput
-from PIL import Image
 
 from .. import logs
 from ..config import Limits, ServerConfig

@@ -1,0 +1,223 @@
+"""InferenceServices before a real API server and a real Deployment controller; the kubelet is played."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from datahall.kube import NotFoundError
+from datahall.kube.resources import (
+    DEPLOYMENTS,
+    INFERENCE_SERVICES,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    QUEUES,
+    SERVICES,
+    TRAINING_JOBS,
+)
+from local_cluster.api import ApiServer
+from tests.cluster.operator_process import DIGEST, SUCCEEDED, Cluster, Operator, condition_of, until
+from tests.conftest import make_namespace
+
+pytestmark = pytest.mark.apiserver
+
+OTHER = "sha256:" + "f" * 64
+BARE = {"model": {"uri": "pvc://models/digits"}}
+
+
+@pytest.fixture(scope="module")
+def operator(plane: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    process = Operator(
+        plane.kubeconfig, namespace=make_namespace(plane), folder=tmp_path_factory.mktemp("operator")
+    )
+    process.start()
+    yield process
+    crashed = [line for line in process.log.read_text().splitlines() if '"reconcile crashed"' in line]
+    process.kill()
+    assert crashed == []
+
+
+@pytest.fixture
+async def cluster(plane: ApiServer, operator: Operator) -> AsyncIterator[Cluster]:
+    async with Cluster.open(plane, make_namespace(plane), nodes=2, quota=4) as opened:
+        await operator.leads()
+        yield opened
+
+
+async def trained(cluster: Cluster, digest: str) -> None:
+    """The job `digits` runs and succeeds with a model of this digest."""
+    await cluster.job(workers=1)
+    await cluster.gang("digits-g1-0", reap=True)
+    await cluster.run("digits-g1-0")
+    uri = f"pvc://models/digits/versions/{digest[-16:]}"
+    await cluster.end("digits-g1-0", 0, SUCCEEDED | {"output": {"uri": uri, "digest": digest}})
+    await cluster.state("Succeeded")
+
+
+async def replicas(cluster: Cluster) -> list[dict[str, Any]]:
+    selector = "datahall.dev/inference-service=digits"
+    listed = await cluster.client.list(PODS, namespace=cluster.namespace, label_selector=selector)
+    return [pod for pod in listed["items"] if "deletionTimestamp" not in pod["metadata"]]
+
+
+async def all_ready(cluster: Cluster, *, digest: str = "") -> None:
+    """Play the kubelet until the service is Ready: each replica runs and answers, each that is to go goes."""
+
+    async def ready() -> bool:
+        await cluster.reap()
+        for pod in await replicas(cluster):
+            if not any(
+                c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", [])
+            ):
+                # The Deployment controller needs the time of readiness, for minReadySeconds.
+                since = "2026-11-22T15:00:00Z"
+                conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": since}]
+                with contextlib.suppress(NotFoundError):
+                    await cluster.client.merge_patch(
+                        PODS,
+                        {"status": {"phase": "Running", "conditions": conditions}},
+                        name=pod["metadata"]["name"],
+                        namespace=cluster.namespace,
+                        field_manager="kubelet",
+                        subresource="status",
+                    )
+        status = await cluster.status("digits", INFERENCE_SERVICES)
+        serves = condition_of(status, "Ready")["status"] == "True"
+        settled = condition_of(status, "Reconciling")["status"] == "False"
+        return serves and settled and digest in json.dumps(status.get("model", {}))
+
+    await until(ready, what="the service is Ready", seconds=30)
+
+
+async def test_it_waits_for_its_job_serves_rolls_and_scales(cluster: Cluster) -> None:
+    await cluster.service()
+    why = await cluster.condition("Ready", "False", reason="TrainingJobNotFound", resource=INFERENCE_SERVICES)
+    assert "TrainingJob digits does not exist" in why["message"]
+    assert await cluster.listed(DEPLOYMENTS) == []
+    await trained(cluster, DIGEST)
+    await all_ready(cluster, digest=DIGEST)
+    (deployment,) = await cluster.listed(DEPLOYMENTS)
+    (owner,) = deployment["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"]) == ("InferenceService", "digits")
+    assert [s["metadata"]["name"] for s in await cluster.listed(POD_DISRUPTION_BUDGETS)] == ["digits"]
+
+    await cluster.client.request(
+        "PATCH",
+        INFERENCE_SERVICES.path(namespace=cluster.namespace, name="digits", subresource="scale"),
+        verb="patch",
+        resource="inferenceservices/scale",
+        body={"spec": {"replicas": 3}},
+        content_type="application/merge-patch+json",
+    )
+
+    async def three() -> bool:
+        return len(await replicas(cluster)) == 3
+
+    await until(three, what="three replicas")
+    await all_ready(cluster)
+    scale = await cluster.client.request(
+        "GET",
+        INFERENCE_SERVICES.path(namespace=cluster.namespace, name="digits", subresource="scale"),
+        verb="get",
+        resource="inferenceservices/scale",
+    )
+    assert scale["status"] == {"replicas": 3, "selector": "datahall.dev/inference-service=digits"}
+
+    await cluster.delete(TRAINING_JOBS, "digits")
+    await cluster.delete(PODS, "digits-g1-0", grace_seconds=0)
+    assert condition_of(await cluster.status("digits", INFERENCE_SERVICES), "Ready")["status"] == "True"
+    await trained(cluster, OTHER)
+    await all_ready(cluster, digest=OTHER)
+    assert all(OTHER in json.dumps(pod["spec"]) for pod in await replicas(cluster))
+
+
+async def test_never_ready_while_a_replica_ends_again_and_again(cluster: Cluster) -> None:
+    await cluster.service(**BARE, replicas={"min": 1})
+    await all_ready(cluster)
+    (pod,) = await replicas(cluster)
+    said = json.dumps(
+        {"result": "Failed", "cause": "BadInput", "message": "pvc://models/digits: no manifest.json"}
+    )
+    ended = {"exitCode": 65, "message": said, "reason": "Error"}
+    for state in ({"waiting": {"reason": "CrashLoopBackOff"}}, {"running": {}}, {"terminated": ended}):
+        await cluster.pod_status(
+            pod["metadata"]["name"], "Running", state, restartCount=3, lastState={"terminated": ended}
+        )
+        why = await cluster.condition("Ready", "False", reason="ReplicaFailing", resource=INFERENCE_SERVICES)
+        assert "no manifest.json" in why["message"]
+    status = await cluster.status("digits", INFERENCE_SERVICES)
+    assert status["failure"]["exitCode"] == 65
+
+
+async def test_what_is_missing_is_named_and_makes_nothing(cluster: Cluster) -> None:
+    await cluster.service("no-claim", model={"uri": "pvc://lost/x"})
+    await cluster.service("no-queue", queue=f"{cluster.namespace}-x", **BARE)
+    for name, reason in (("no-claim", "ClaimNotFound"), ("no-queue", "QueueNotFound")):
+        await cluster.condition("Ready", "False", name, reason=reason, resource=INFERENCE_SERVICES)
+    assert await cluster.listed(DEPLOYMENTS) == []
+
+
+async def test_somebody_elses_service_of_the_name_is_not_taken_over(cluster: Cluster) -> None:
+    spec = {"selector": {"app": "theirs"}, "ports": [{"port": 80}]}
+    await cluster.client.create(
+        SERVICES, {"metadata": {"name": "digits"}, "spec": spec}, namespace=cluster.namespace
+    )
+    await cluster.service(**BARE)
+    why = await cluster.condition("Ready", "False", reason="RequestRefused", resource=INFERENCE_SERVICES)
+    assert "Service digits exists and is not ours" in why["message"]
+    theirs = await cluster.get(SERVICES, "digits")
+    assert theirs["spec"]["selector"] == {"app": "theirs"}
+    assert await cluster.listed(DEPLOYMENTS) == []
+
+
+async def test_replicas_over_quota_wait_and_start_by_themselves(cluster: Cluster) -> None:
+    await cluster.job(workers=1, resources={"gpus": 4})
+    await cluster.gang("digits-g1-0")
+    await cluster.run("digits-g1-0")
+    await cluster.state("Running")
+    await cluster.service(**BARE, resources={"gpus": 2}, replicas={"min": 2})
+    why = await cluster.condition(
+        "GPUAvailable", "False", reason="QuotaExceeded", resource=INFERENCE_SERVICES
+    )
+    assert "2 replicas need 4 GPUs" in why["message"]
+    assert await replicas(cluster) == []
+    await cluster.end("digits-g1-0", 0, SUCCEEDED)
+
+    async def started() -> bool:
+        return len(await replicas(cluster)) == 2
+
+    await until(started, what="both replicas once the job has ended")
+
+
+async def test_a_deleted_service_leaves_nothing(cluster: Cluster) -> None:
+    await cluster.service(**BARE)
+    await all_ready(cluster)
+    await cluster.delete(INFERENCE_SERVICES, "digits")
+
+    async def nothing() -> bool:
+        await cluster.reap()
+        kinds = (DEPLOYMENTS, SERVICES, POD_DISRUPTION_BUDGETS, PODS)
+        return not any([await cluster.listed(kind) for kind in kinds])
+
+    await until(nothing, what="the garbage collector has taken everything")
+
+
+async def test_a_queue_tells_what_is_held(cluster: Cluster) -> None:
+    await cluster.job(workers=1, resources={"gpus": 3})
+    await cluster.job("second", workers=1, resources={"gpus": 2})
+
+    found: list[Any] = []
+
+    async def told() -> bool:
+        status = (await cluster.client.get(QUEUES, cluster.namespace)).get("status", {})
+        found[:] = [status.get(key) for key in ("summary", "admitted", "waiting")]
+        return found == ["Any 3/4", 1, 1]
+
+    try:
+        await until(told, what="the Queue's status has the numbers")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; they are {found}") from None
