@@ -28,7 +28,7 @@ from datahall.control.settings import Settings
 from datahall.control.tables import Tables
 from datahall.control.web import Health, serve
 from datahall.control.workqueue import Key, WorkQueue
-from datahall.kube import ConflictError, KubeClient, KubeError, NotFoundError
+from datahall.kube import ConflictError, KubeClient, KubeError, NotFoundError, TooManyRequestsError
 from datahall.kube.client import CallRecord
 from datahall.kube.resources import INFERENCE_SERVICES, QUEUES, TRAINING_JOBS
 
@@ -199,7 +199,8 @@ class Operator:
             self._queue.retry(key)
             return "conflict"
         except KubeError as error:
-            delay = self._queue.retry(key)
+            asked = error.retry_after_seconds if isinstance(error, TooManyRequestsError) else 0.0
+            delay = self._queue.retry(key, at_least=asked)
             logger.warning("reconcile failed", error=str(error), retry_seconds=delay)
             return "api_error"
         except Exception:

@@ -81,11 +81,16 @@ class WorkQueue:
         heapq.heappush(self._delayed, (due, key))
         self._arm()
 
-    def retry(self, key: Key) -> float:
-        """Work on `key` again after a failure, later each time. Returns the delay in seconds."""
+    def retry(self, key: Key, *, at_least: float = 0.0) -> float:
+        """Work on `key` again after a failure, later each time. Returns the delay in seconds.
+
+        Args:
+            key: what failed.
+            at_least: what the API server asks to wait, in seconds.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = min(failures + 1, _DOUBLINGS)
-        seconds: float = min(BACK_OFF_FIRST_SECONDS * 2.0**failures, BACK_OFF_LONGEST_SECONDS)
+        seconds: float = min(max(BACK_OFF_FIRST_SECONDS * 2.0**failures, at_least), BACK_OFF_LONGEST_SECONDS)
         self.add_after(key, seconds)
         return seconds
 

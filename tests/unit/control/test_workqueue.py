@@ -105,6 +105,13 @@ async def test_failures_wait_longer_each_time_until_one_success():
     assert queue.retry(key("x")) == 0.2
 
 
+async def test_the_server_may_ask_for_a_longer_wait():
+    queue = WorkQueue()
+    assert queue.retry(key("x"), at_least=7) == 7
+    assert queue.retry(key("y"), at_least=3600) == BACK_OFF_LONGEST_SECONDS
+    assert await queue.get() == (key("x"), 7.0)
+
+
 async def test_namespaces_take_turns():
     queue = WorkQueue()
     for number in range(100):
