@@ -63,14 +63,18 @@ class Dispatch:
         view = change.new or change.old
         assert view is not None
         pods = self._tables.pods.group(pods_of_job(view.namespace, view.name))
-        if change.old is None:
+        before, after = (state.job if state is not None else None for state in change)
+        if before is None and after is not None and pods:
+            # From here on the job accounts for them. They may be an earlier job's of this name that are still leaving.
+            self._scheduling.settle(after, tuple(pods), blocked=True)
             for pod in pods:
-                self._scheduling.pod(pod, None)  # from here on the job accounts for them
-        if change.new is None:
+                self._scheduling.pod(pod, None)
+        if before is not None and after is None:
             self._scheduling.forget(view.uid)
-            self._reports.forget(view.uid)
             for pod in pods:
                 self._scheduling.pod(None, pod)  # its workers take their grace period to leave
+        if change.new is None:
+            self._reports.forget(view.uid)
         if view.job is not None:
             self.queue_changed(view.job.spec.queue)
         self._queue.add(Key(JOB, view.namespace, view.name))
@@ -94,7 +98,8 @@ class Dispatch:
         assert view is not None
         if job := view.labels.get(labels.TRAINING_JOB):
             self._queue.add(Key(JOB, view.namespace, job))
-            if self._tables.jobs.get(view.namespace, job) is not None:
+            owner = self._tables.jobs.get(view.namespace, job)
+            if owner is not None and owner.job is not None:
                 return
             if queue := view.labels.get(labels.QUEUE):
                 self.queue_changed(queue)
