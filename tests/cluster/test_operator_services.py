@@ -207,7 +207,7 @@ async def test_a_deleted_service_leaves_nothing(cluster: Cluster) -> None:
 
 
 async def test_a_queue_tells_what_is_held(cluster: Cluster) -> None:
-    await cluster.job(workers=1, resources={"gpus": 3})
+    await cluster.job(workers=1, resources={"gpus": 3}, priority=1)
     await cluster.job("second", workers=1, resources={"gpus": 2})
 
     found: list[Any] = []
