@@ -21,6 +21,9 @@ from datahall.kube import KubeClient, KubeError, ResourceExpiredError, Unavailab
 log = structlog.get_logger(__name__)
 
 STREAM_SECONDS = 300
+SHORT_SECONDS = 1.0
+"""A watch that ends sooner and brought nothing is a fault somewhere, and not asked for again at once."""
+
 BACK_OFF_FIRST_SECONDS = 0.2
 BACK_OFF_LONGEST_SECONDS = 30.0
 
@@ -45,12 +48,16 @@ class Reflector:
 
     async def run(self) -> None:
         """Watch for ever; `fill` was called before."""
-        failures = 0
+        failures, expired = 0, False
+        loop = asyncio.get_running_loop()
         while True:
+            started = loop.time()
             try:
-                await self._follow()
-                failures = 0
+                events = await self._follow()
+                short = not events and loop.time() - started < SHORT_SECONDS
+                failures, expired = failures + 1 if short else 0, False
             except ResourceExpiredError:
+                failures, expired = failures + expired, True
                 self._version = ""
             except UnavailableError as error:
                 failures += 1
@@ -64,8 +71,9 @@ class Reflector:
                 longest = min(BACK_OFF_FIRST_SECONDS * 2.0**doublings, BACK_OFF_LONGEST_SECONDS)
                 await asyncio.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - spreads, not secrets
 
-    async def _follow(self) -> None:
-        source = self._source
+    async def _follow(self) -> int:
+        """Watch until the stream ends; how many events it brought."""
+        source, count = self._source, 0
         if not self._version:
             await self.fill()
         events = self._client.watch(
@@ -75,6 +83,7 @@ class Reflector:
             timeout_seconds=STREAM_SECONDS,
         )
         async for event in events:
+            count += 1
             self._on_event()
             metadata = event.object["metadata"]
             self._version = metadata["resourceVersion"]
@@ -85,3 +94,4 @@ class Reflector:
                 source.table.remove(metadata.get("namespace") or "", metadata["name"], metadata["uid"])
             else:
                 source.table.put(event.object)
+        return count
