@@ -82,6 +82,7 @@ class Recorder:
                 EVENTS, series, name=event_name, namespace=where, field_manager="datahall"
             )
         except KubeError as error:
+            self._told.pop(event_name, None)  # who tells of it next, tells of it first
             log.warning("event not written", event_reason=str(news.reason), name=name, error=str(error))
 
     def _event(

@@ -93,6 +93,19 @@ async def test_trouble_with_events_stays_with_events():
     assert len(event["note"]) == 1024
 
 
+async def test_news_that_could_not_be_written_is_told_the_next_time():
+    client = Client()
+    recorder = Recorder(client, instance="operator-0")
+    client.down = True
+    tell(recorder)
+    await recorder.drain()
+    client.down = False
+    tell(recorder)
+    await recorder.drain()
+    (event,) = client.events.values()
+    assert event["note"] == "m"
+
+
 async def test_news_of_a_queue_goes_to_the_default_namespace():
     client = Client()
     recorder = Recorder(client, instance="operator-0")
