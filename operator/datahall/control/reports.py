@@ -115,7 +115,7 @@ class Reports:
     async def _whose(self, namespace: str, authorization: str) -> tuple[str, str]:
         """Name and uid of the pod whose token this is."""
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        if scheme.lower() != "bearer" or not token or not token.isascii():
             raise ReportRefusedError(401, "a bearer token is needed")
         digest = hashlib.sha256(token.encode()).hexdigest()
         now = asyncio.get_running_loop().time()

@@ -97,6 +97,7 @@ def user(name="digits-g1-0", uid="pod-1", account="system:serviceaccount:team-a:
         ({}, {"raw": body(progress={"metrics": {"loss": None, "x": "y"}})}, 400, "not a report"),
         ({}, {"token": ""}, 401, "bearer token"),
         ({}, {"token": "Basic x"}, 401, "bearer token"),
+        ({}, {"token": "Bearer \udcff"}, 401, "bearer token"),
         ({"authenticated": False}, {}, 401, "not valid"),
         ({"audiences": ["other"]}, {}, 401, "not valid"),
         (user(account="system:serviceaccount:team-b:default"), {}, 403, "not of a pod in namespace team-a"),
