@@ -91,7 +91,7 @@ class Lease:
                 lease = await self._client.create(LEASES, self._fresh(), namespace=self._namespace)
                 self._won(asked_at)
                 return True
-            spec = lease["spec"]
+            spec = lease.setdefault("spec", {})  # every field of a Lease is optional
             self.holder = spec.get("holderIdentity") or ""
             if (version := lease["metadata"]["resourceVersion"]) != self._observed:
                 self._observed, self._observed_at = version, loop.time()

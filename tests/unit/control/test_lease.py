@@ -194,3 +194,12 @@ async def test_of_many_that_want_it_at_once_one_gets_it():
     assert sum(one.held() for one in many) == 1
     for task in tasks:
         task.cancel()
+
+
+async def test_an_empty_lease_that_somebody_made_is_taken():
+    server = Server()
+    server.lease = {"metadata": {"name": "datahall-operator", "resourceVersion": "7"}}
+    first = lease(server, "a")
+    await first.acquire()
+    assert first.held()
+    assert server.lease["spec"]["holderIdentity"] == "a"
