@@ -123,7 +123,7 @@ class Operator:
             alive=self._complaint,
             ready=lambda: None if self._filled.is_set() else "the store is not filled yet",
             leading=lambda: self._leads,
-            leader_address=lambda: self._lease.holder.partition("/")[2],
+            leader_address=self._leader_address,
             measure=self._measure,
         )
         await serve(
@@ -248,6 +248,11 @@ class Operator:
         now = asyncio.get_running_loop().time()
         stuck = [key for key, since in self._in_work.items() if now - since > STUCK_SECONDS]
         return f"no end of the work on {stuck[0]} for {STUCK_SECONDS:.0f} s" if stuck else None
+
+    def _leader_address(self) -> str:
+        """Where the leader takes reports; "" as well while this process has the lease and is not set up yet."""
+        holder = self._lease.holder
+        return "" if holder == self._settings.identity else holder.partition("/")[2]
 
     def _measure(self) -> None:
         metrics.QUEUE_DEPTH.set(len(self._queue))
