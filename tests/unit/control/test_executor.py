@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,8 +173,6 @@ async def test_a_status_is_written_only_over_the_version_that_was_seen():
 
 @pytest.mark.looptime
 async def test_the_bucket_lets_a_burst_through_and_then_the_rate():
-    import asyncio
-
     bucket, loop = TokenBucket(10), asyncio.get_running_loop()
     started = loop.time()
     for _ in range(10):
@@ -181,3 +181,18 @@ async def test_the_bucket_lets_a_burst_through_and_then_the_rate():
     for _ in range(20):
         await bucket.take()
     assert loop.time() - started == pytest.approx(2, abs=0.01)
+
+
+@pytest.mark.looptime
+async def test_a_write_that_waited_for_its_turn_asks_again_who_leads():
+    client, leads = Client(create=pod()), True
+    made = Executor(
+        client, leading=lambda: leads, writes_per_second=1, saw=lambda *_: None, gone=lambda *_: None
+    )
+    await made.run(Create(PODS, pod()))
+    waits = asyncio.create_task(made.run(Create(PODS, pod())))
+    await asyncio.sleep(0.5)
+    leads = False
+    with pytest.raises(NotLeadingError):
+        await waits
+    assert len(client.calls) == 1
