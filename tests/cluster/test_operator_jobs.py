@@ -242,11 +242,11 @@ async def test_a_job_of_the_same_name_follows_a_deleted_one(cluster: Cluster) ->
 
         async def replaced() -> bool:
             await cluster.reap()
-            owners = {pod["metadata"]["ownerReferences"][0]["uid"] for pod in (await cluster.pods()).values()}
-            return len(owners) == 1 and first not in owners
+            pods = (await cluster.pods()).values()
+            owners = {pod["metadata"]["ownerReferences"][0]["uid"] for pod in pods}
+            return len(pods) == 2 and first not in owners and len(diary.added()) == 4
 
-        await until(replaced, what="the second job has pods of its own")
-    assert len(diary.added()) == 4
+        await until(replaced, what="the second job has two pods of its own")
 
 
 async def test_gpus_of_a_deleted_job_are_free_only_when_its_pods_are_gone(
