@@ -246,7 +246,8 @@ async def test_a_job_of_the_same_name_follows_a_deleted_one(cluster: Cluster) ->
             owners = {pod["metadata"]["ownerReferences"][0]["uid"] for pod in pods}
             return len(pods) == 2 and first not in owners and len(diary.added()) == 4
 
-        await until(replaced, what="the second job has two pods of its own")
+        # Until the collector knows the new kinds (30 seconds at most), it leaves the first job's Service in the way.
+        await until(replaced, what="the second job has two pods of its own", seconds=75)
 
 
 async def test_gpus_of_a_deleted_job_are_free_only_when_its_pods_are_gone(
