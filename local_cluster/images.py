@@ -217,6 +217,8 @@ def _prune(layout: Path) -> None:
     for path in (layout / "blobs" / "sha256").iterdir():
         if f"sha256:{path.name}" not in digests:
             path.unlink()
+    # A build that was killed leaves its working container, and that holds its image for ever.
+    _buildah("rm", "--all")
     _buildah("rmi", "--prune")
 
 
