@@ -170,7 +170,7 @@ class Training(SpecModel):
     """Decoupled weight decay (AdamW), a decimal as a string."""
     warmup_fraction: Annotated[Float, Field(ge=0, le=0.9, examples=[0.1])] = 0.1
     """Share of the steps over which the learning rate rises to its peak; a fraction of 1."""
-    max_sequence_length: Annotated[Int, Field(ge=1, le=131_072, examples=[256])] = 128
+    max_sequence_length: Annotated[Int, Field(ge=3, le=8192, examples=[256])] = 128
     """Longest input of a text task, in tokens; longer texts are cut."""
     precision: Annotated[Precision, Field(examples=["bf16"])] = Precision.FP32
     """Number format of the forward and backward pass; weights and optimizer stay in fp32."""
