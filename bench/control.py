@@ -199,7 +199,11 @@ def main() -> int:
     parser.add_argument("--profile", metavar="FILE", help="write a cProfile of the operator there")
     arguments = parser.parse_args()
     say(f"starting a control plane with {arguments.nodes} nodes of 8 GPUs")
-    options = Options(controller_manager=True, scheduler=True, layout=Layout(nodes=arguments.nodes))
+    options = Options(
+        scheduler=True,
+        layout=Layout(nodes=arguments.nodes),
+        service_accounts=True,  # `prepare` makes the one that is needed: there is no controller manager
+    )
     with ApiServer(options) as server:
         asyncio.run(prepare(server.kubeconfig, gpus=arguments.nodes * 8))
         probe_port = 18081
@@ -230,6 +234,7 @@ async def prepare(kubeconfig: Path, *, gpus: int) -> None:
         for path in sorted((ROOT / "crds").glob("*.yaml")):
             await client.create(CRDS, yaml.safe_load(path.read_text()))
         await client.create(NAMESPACES, {"metadata": {"name": "bench"}})
+        await client.create(SERVICE_ACCOUNTS, {"metadata": {"name": "default"}}, namespace="bench")
         queue = {
             "apiVersion": "datahall.dev/v1alpha1",
             "kind": "Queue",
@@ -239,7 +244,6 @@ async def prepare(kubeconfig: Path, *, gpus: int) -> None:
         async with asyncio.timeout(60):
             while True:
                 try:
-                    await client.get(SERVICE_ACCOUNTS, "default", namespace="bench")
                     await client.create(QUEUES, queue)
                     break
                 except Exception as error:

@@ -48,8 +48,19 @@ class Options:
     scheduler: bool = False
     layout: Layout | None = None
     """GPU nodes to fake with KWOK; None runs no KWOK."""
+    service_accounts: bool = False
+    """Without a controller manager: pods need a service account all the same, and the caller makes it."""
     api_server_flags: tuple[str, ...] = ()
     """More flags for kube-apiserver, after ours."""
+
+    @property
+    def refusals_without_controllers(self) -> tuple[str, ...]:
+        """Admission plugins that refuse what only a controller manager would put right."""
+        return (
+            ("TaintNodesByCondition",)
+            if self.service_accounts
+            else ("ServiceAccount", "TaintNodesByCondition")
+        )
 
 
 class PortTakenError(ClusterError):
@@ -176,7 +187,7 @@ class ApiServer:
             *(
                 []
                 if self.options.controller_manager
-                else ["--disable-admission-plugins=ServiceAccount,TaintNodesByCondition"]
+                else [f"--disable-admission-plugins={','.join(self.options.refusals_without_controllers)}"]
             ),
             "--max-requests-inflight=4000",
             "--max-mutating-requests-inflight=2000",
