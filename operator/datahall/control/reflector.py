@@ -1,9 +1,9 @@
 """One kind of object, watched: a list, then the changes after it, for ever, without a gap.
 
-The store's high-volume kinds (pods, nodes and what belongs to services) come this way: one event costs a tenth of what
-it costs through kopf (docs/decisions/0003). The rules are client-go's reflector's: a watch continues from the last
-version seen, bookmarks included; when that version is too old, everything is listed anew; a stream that stays silent
-past its time-out counts as dead.
+The store's high-volume kinds (pods, nodes and what belongs to services) come this way: an event passes one decoder and
+one projection here, and many layers in kopf (docs/decisions/0003). The rules are client-go's reflector's: a watch
+continues from the last version seen, bookmarks included; when that version is too old, everything is listed anew; a
+stream that stays silent past its time-out counts as dead.
 """
 
 from __future__ import annotations
