@@ -269,7 +269,7 @@ def test_definitions_can_be_left_to_go_with_the_release(render):
 def test_the_operator_may_do_this_and_no_more(render):
     read = {"get", "list", "watch"}
     watch = {"list", "watch"}
-    apply = watch | {"create", "patch"}
+    apply = watch | {"get", "create", "patch"}
     assert rules(render()["ClusterRole", "datahall-operator"]) == {
         "datahall.dev/trainingjobs": read | {"delete"},
         "datahall.dev/inferenceservices": read,
@@ -280,7 +280,7 @@ def test_the_operator_may_do_this_and_no_more(render):
         "datahall.dev/trainingjobs/finalizers": {"update"},
         "datahall.dev/inferenceservices/finalizers": {"update"},
         "/pods": read | {"create", "delete"},
-        "/services": apply | {"get"},
+        "/services": apply,
         "apps/deployments": apply,
         "policy/poddisruptionbudgets": apply,
         "/nodes": watch,
