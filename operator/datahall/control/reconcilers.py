@@ -29,7 +29,9 @@ from datahall.kube import ForbiddenError, InvalidError, KubeError, Resource
 from datahall.kube.resources import INFERENCE_SERVICES, PODS, QUEUES, TRAINING_JOBS
 
 NODE_LOST_AFTER_SECONDS = 40.0
-REFUSAL_KEPT_SECONDS = 30.0
+REFUSAL_FIRST_SECONDS = 1.0
+REFUSAL_LONGEST_SECONDS = 30.0
+"""A refusal by the surroundings (a quota, a service account that is not there yet) is tried again, later each time."""
 PODS_AT_ONCE = 16
 
 
@@ -37,6 +39,7 @@ PODS_AT_ONCE = 16
 class _Refused:
     refusal: training_plan.Refusal
     until: float
+    patience: float
 
 
 class Reconcilers:
@@ -133,7 +136,9 @@ class Reconcilers:
             return True
         # Whether the object is at fault (422) or its surroundings (403, a name taken) decides what follows.
         refused = training_plan.Refusal(str(error), final=isinstance(error, InvalidError))
-        self._refused[uid] = _Refused(refused, _loop_time() + REFUSAL_KEPT_SECONDS)
+        before = self._refused.get(uid)
+        patience = min(2 * before.patience, REFUSAL_LONGEST_SECONDS) if before else REFUSAL_FIRST_SECONDS
+        self._refused[uid] = _Refused(refused, _loop_time() + patience, patience)
         self._queue.add(key)
         return True
 
@@ -142,6 +147,7 @@ class Reconcilers:
         if training_plan.terminal(job):
             self._reports.forget(job.metadata.uid)
             self._written.pop(job.metadata.uid, None)
+            self._refused.pop(job.metadata.uid, None)
 
     def _pods(self, namespace: str, name: str) -> tuple[PodView, ...]:
         return tuple(self._tables.pods.group(pods_of_job(namespace, name)))
@@ -159,8 +165,7 @@ class Reconcilers:
             return None
         left = refused.until - _loop_time()
         if left <= 0:
-            del self._refused[uid]
-            return None
+            return None  # kept all the same: the next refusal is waited for twice as long
         self._queue.add_after(key, left + 0.1)
         return refused.refusal
 
