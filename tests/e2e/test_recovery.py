@@ -9,6 +9,9 @@ from jobs import digits_job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
+EPOCHS = 4
+"""Long enough that whatever a test does still finds the job in the middle, on a fast machine too."""
+
 
 def past_a_checkpoint(hall: Hall, name: str) -> None:
     """Wait until the job runs and has saved at least once."""
@@ -29,14 +32,14 @@ def finish(hall: Hall, name: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def unbroken(hall_up: Hall, team: str) -> dict[str, Any]:
     """The run that nothing happens to."""
-    hall_up.apply(digits_job("unbroken"))
+    hall_up.apply(digits_job("unbroken", epochs=EPOCHS))
     return finish(hall_up, "unbroken")
 
 
 def test_gang_restarts_once_from_its_checkpoint_when_a_worker_is_killed(
     hall_up: Hall, unbroken: dict[str, Any]
 ) -> None:
-    hall_up.apply(digits_job("killed"))
+    hall_up.apply(digits_job("killed", epochs=EPOCHS))
     past_a_checkpoint(hall_up, "killed")
     hall_up.kill_worker("killed-g1-1")
     status = finish(hall_up, "killed")
@@ -49,7 +52,7 @@ def test_gang_restarts_once_from_its_checkpoint_when_a_worker_is_killed(
 
 
 def test_gang_restarts_once_uncounted_when_a_pod_is_deleted(hall_up: Hall, unbroken: dict[str, Any]) -> None:
-    hall_up.apply(digits_job("deleted"))
+    hall_up.apply(digits_job("deleted", epochs=EPOCHS))
     past_a_checkpoint(hall_up, "deleted")
     hall_up.kubectl("delete", "pod", "-n", "team-a", "deleted-g1-0", "--wait=false")
     status = finish(hall_up, "deleted")
@@ -61,7 +64,7 @@ def test_gang_restarts_once_uncounted_when_a_pod_is_deleted(hall_up: Hall, unbro
 def test_job_ends_the_same_when_the_leading_operator_is_killed(
     hall_up: Hall, unbroken: dict[str, Any]
 ) -> None:
-    hall_up.apply(digits_job("orphaned"))
+    hall_up.apply(digits_job("orphaned", epochs=EPOCHS))
     past_a_checkpoint(hall_up, "orphaned")
     leader = hall_up.leader()
     assert leader
@@ -77,7 +80,7 @@ def test_job_ends_the_same_when_the_leading_operator_is_killed(
 def test_suspended_job_frees_its_gpus_and_goes_on_from_its_checkpoint(
     hall_up: Hall, unbroken: dict[str, Any]
 ) -> None:
-    hall_up.apply(digits_job("paused"))
+    hall_up.apply(digits_job("paused", epochs=EPOCHS))
     past_a_checkpoint(hall_up, "paused")
     hall_up.run("datahall", "suspend", "paused", "-n", "team-a")
     hall_up.job_in("paused", "team-a", "Suspended")
@@ -97,7 +100,7 @@ def test_suspended_job_frees_its_gpus_and_goes_on_from_its_checkpoint(
 
 
 def test_operator_upgrade_restarts_no_training_pod(hall_up: Hall, unbroken: dict[str, Any]) -> None:
-    hall_up.apply(digits_job("upgraded"))
+    hall_up.apply(digits_job("upgraded", epochs=EPOCHS))
     past_a_checkpoint(hall_up, "upgraded")
     before = {
         pod["metadata"]["uid"] for pod in hall_up.list("pods", "team-a", "datahall.dev/training-job=upgraded")
