@@ -68,10 +68,19 @@ def test_job_ends_the_same_when_the_leading_operator_is_killed(
     past_a_checkpoint(hall_up, "orphaned")
     leader = hall_up.leader()
     assert leader
+    before = hall_up.get("lease", "datahall-operator", SYSTEM)["spec"]["renewTime"]
     hall_up.kill_operator(leader)
-    hall_up.wait("another leader", lambda: hall_up.leader() not in ("", leader), 20)
+
+    def led_again() -> Any:
+        # Either the standby takes over, or the kubelet restarts the container sooner and it leads again.
+        return (
+            hall_up.get("lease", "datahall-operator", SYSTEM)["spec"]["renewTime"] > before
+            and hall_up.leader()
+        )
+
+    hall_up.wait("a leader again", led_again, 20)
     status = finish(hall_up, "orphaned")
-    assert status["restarts" if "restarts" in status else "generation"] in ({"counted": 0, "uncounted": 0}, 1)
+    assert status["generation"] == 1
     assert status["output"]["digest"] == unbroken["output"]["digest"]
     pods = hall_up.list("pods", "team-a", "datahall.dev/training-job=orphaned")
     assert sorted(pod["metadata"]["name"] for pod in pods) == ["orphaned-g1-0", "orphaned-g1-1"]
