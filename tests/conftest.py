@@ -25,9 +25,8 @@ if str(REPOSITORY) not in sys.path:
 from local_cluster.api import ApiServer, Options  # noqa: E402
 from local_cluster.gpu_nodes import Layout  # noqa: E402
 
-
-# On Python 3.11 the first `get_event_loop` of the main thread, which plugins call even for tests without a loop, makes one
-# that nobody closes. Told once that there is none, it makes none.
+# On Python 3.11 the first `get_event_loop` of the main thread, which plugins call even for tests without a loop, makes
+# one that nobody closes. Told once that there is none, it makes none.
 asyncio.set_event_loop(None)
 
 
