@@ -61,7 +61,12 @@ class Hall:
         return self.run("kubectl", *arguments, check=check, stdin=stdin)
 
     def apply(self, *objects: dict[str, Any], check: bool = True) -> str:
-        """`kubectl apply` of objects."""
+        """`kubectl apply` of objects; a TrainingJob of that name from an earlier run goes first, with its pods."""
+        for body in objects:
+            if body["kind"] == "TrainingJob":
+                meta = body["metadata"]
+                gone = ("--ignore-not-found", "--cascade=foreground", "--timeout=120s")
+                self.kubectl("delete", "trainingjob", meta["name"], "-n", meta["namespace"], *gone)
         listed = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
         return self.kubectl("apply", "-f", "-", stdin=json.dumps(listed), check=check)
 
