@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -52,6 +53,7 @@ def test_a_pod_can_be_made_without_controllers(api_server: ApiServer, namespace:
 
 def test_kwok_nodes_stand_in_racks_and_blocks_and_run_pods(hall: ApiServer, hall_namespace: str) -> None:
     rest = hall.connect()
+    pods = f"/api/v1/namespaces/{hall_namespace}/pods"
     try:
         nodes = rest.call("GET", "/api/v1/nodes")["items"]
         places = {
@@ -67,7 +69,6 @@ def test_kwok_nodes_stand_in_racks_and_blocks_and_run_pods(hall: ApiServer, hall
         assert places["gpu-0004"] == ("rack-001", "block-00", "NVIDIA-H100-80GB-HBM3")
         assert {node["status"]["allocatable"]["nvidia.com/gpu"] for node in nodes} == {"8"}
 
-        pods = f"/api/v1/namespaces/{hall_namespace}/pods"
         for name, annotations in (
             ("runs", {}),
             ("ends", {"datahall.dev/complete-after": "100ms"}),
@@ -87,6 +88,10 @@ def test_kwok_nodes_stand_in_racks_and_blocks_and_run_pods(hall: ApiServer, hall
             assert time.monotonic() < deadline, phases
             time.sleep(0.1)
     finally:
+        # The hall is the session's: a pod that runs on would hold its node's GPUs for every later test.
+        for name in ("runs", "ends", "breaks"):
+            with contextlib.suppress(RestError):
+                rest.call("DELETE", f"{pods}/{name}?gracePeriodSeconds=0")
         rest.close()
 
 

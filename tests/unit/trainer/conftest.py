@@ -195,7 +195,9 @@ class Gang:
         return json.loads(self.place(rank, "message").read_text())
 
     def text(self, rank: int, kind: str = "stderr") -> str:
-        return self.place(rank, kind).read_text()
+        """What a rank wrote so far; a rank that has only just been forked may not have opened the file yet."""
+        place = self.place(rank, kind)
+        return place.read_text() if place.exists() else ""
 
     def logs(self) -> str:
         return "\n".join(self.text(rank) for rank in range(len(self._pids)))
