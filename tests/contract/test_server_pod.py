@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import pytest
@@ -37,30 +38,42 @@ def environment(of: InferenceService, model: PinnedModel = MODEL) -> dict[str, s
     return {entry["name"]: entry["value"] for entry in container(of, model)["env"]}
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_server_reads_the_configuration_of_each_example(name):
-    given = service(EXAMPLES[name])
-    read = config.load(environment(given))
-    assert (read.name, read.namespace) == (given.metadata.name, "team-a")
+LEAST: dict[str, Any] = {
+    "metadata": {"name": "digits"},
+    "spec": {"queue": "team-a", "model": {"fromTrainingJob": {"name": "digits"}}},
+}
+EVERYTHING = copy.deepcopy(LEAST)
+EVERYTHING["spec"] |= {
+    "batching": {"maxBatchSize": 1, "maxDelayMilliseconds": 0, "maxQueue": 1},
+    "timeoutSeconds": 3600,
+    "postprocess": {"topK": 1000, "threshold": 1.0},
+}
+LARGEST = copy.deepcopy(LEAST)
+LARGEST["spec"] |= {
+    "batching": {"maxBatchSize": 4096, "maxDelayMilliseconds": 10_000, "maxQueue": 1_000_000},
+    "timeoutSeconds": 1,
+}
+SERVICES = EXAMPLES | {"least": LEAST, "everything": EVERYTHING, "largest batches": LARGEST}
+"""The examples, and services that say as little, or as much, as the API lets through."""
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_server_reads_the_configuration_of_each_service(name):
+    given = service(SERVICES[name])
+    read, spec = config.load(environment(given)), given.spec
+    assert (read.name, read.namespace, read.port) == (given.metadata.name, "team-a", objects.PORT)
     assert (read.model.uri, read.model.digest) == (MODEL.uri, DIGEST)
-    assert read.batching.max_batch_size == given.spec.batching.max_batch_size
-    assert read.batching.max_delay_milliseconds == given.spec.batching.max_delay_milliseconds
-    assert read.postprocess.top_k == given.spec.postprocess.top_k
+    assert read.batching.max_batch_size == spec.batching.max_batch_size
+    assert read.batching.max_delay_milliseconds == spec.batching.max_delay_milliseconds
+    assert read.batching.max_queue == spec.batching.max_queue
+    assert read.timeout_seconds == spec.timeout_seconds
+    assert read.postprocess.top_k == spec.postprocess.top_k
+    assert read.postprocess.threshold == spec.postprocess.threshold
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        {"batching": {"maxBatchSize": 1, "maxDelayMilliseconds": 0, "maxQueue": 1}},
-        {"batching": {"maxBatchSize": 4096, "maxDelayMilliseconds": 10_000, "maxQueue": 1_000_000}},
-        {"postprocess": {"topK": 1000, "threshold": 1}},
-        {"timeoutSeconds": 1},
-        {"timeoutSeconds": 3600},
-    ],
-)
-def test_whatever_the_api_lets_through_the_server_takes(spec):
-    read = config.load(environment(service(**spec)))
-    assert read.timeout_seconds == spec.get("timeoutSeconds", 10)
+def test_the_time_for_an_answer_is_what_the_user_said_or_ten_seconds():
+    assert config.load(environment(service(LEAST))).timeout_seconds == 10
+    assert config.load(environment(service(EVERYTHING))).timeout_seconds == 3600
 
 
 def test_a_bare_uri_has_no_digest():
@@ -76,7 +89,7 @@ def test_the_configuration_that_the_contract_shows_is_of_that_shape():
             assert set(sent[part]) == set(value), part
     assert set(sent) == set(contract)
     with pytest.raises(StartError, match="digest"):  # the document writes "sha256:..."
-        config.load({"DATAHALL_SERVER_CONFIG": __import__("json").dumps(contract)})
+        config.load({"DATAHALL_SERVER_CONFIG": json.dumps(contract)})
 
 
 def test_the_drain_is_one_that_the_server_knows_and_the_grace_period_holds_it():
@@ -94,6 +107,7 @@ def test_the_port_and_the_probes_are_the_servers():
     assert made["name"] == "server"
     assert made["command"] == ["python", "-m", "datahall_server"]
     assert [port["containerPort"] for port in made["ports"]] == [read.port] == [8080]
+    assert made["terminationMessagePath"] == "/dev/termination-log"
     assert made["readinessProbe"]["httpGet"]["path"] == "/ready"
     assert made["livenessProbe"]["httpGet"]["path"] == made["startupProbe"]["httpGet"]["path"] == "/health"
     for path in ("/ready", "/health"):

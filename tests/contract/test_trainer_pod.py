@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from datahall.api.trainingjob import Placement, Precision, Strategy, Task, TrainingJob
+from datahall.api.trainingjob import DEFAULT_ARCHITECTURES, Placement, Precision, Strategy, Task, TrainingJob
 from datahall.control.settings import Settings
 from datahall.control.training import pods
 from datahall_trainer import config, termination, uris
 from datahall_trainer.distributed import Place
+from datahall_trainer.models import ARCHITECTURES
 from tests.contract import document
 
 Json = dict[str, Any]
@@ -35,7 +36,7 @@ def job(body: Json | None = None, /, **spec: Any) -> TrainingJob:
     return TrainingJob.from_json(body)
 
 
-LEAST = {
+LEAST: Json = {
     "metadata": {"name": "least"},
     "spec": {
         "queue": "team-a",
@@ -46,6 +47,47 @@ LEAST = {
         "output": {"uri": "pvc://models/x"},
     },
 }
+
+
+def least(**spec: Any) -> Json:
+    body = copy.deepcopy(LEAST)
+    body["spec"] |= spec
+    return body
+
+
+JOBS: dict[str, Json] = EXAMPLES | {
+    "least": LEAST,
+    "no training at all": least(model={}, training={}),
+    "augmented": least(
+        data={
+            "train": "pvc://data/digits",
+            "validationFraction": 0.2,
+            "augment": {"rotateDegrees": 10.5, "translatePixels": 2},
+        }
+    ),
+    "text": least(
+        task="TextClassification",
+        model={"base": "pvc://models/minilm", "freezeBase": True},
+        data={"train": "pvc://data/reviews", "validation": "pvc://data/held-out"},
+    ),
+    "everything": least(
+        model={"architecture": "cnn"},
+        training={
+            "epochs": 5,
+            "maxSteps": 100,
+            "batchSize": 64,
+            "learningRate": "5e-5",
+            "weightDecay": "0",
+            "warmupFraction": 0.0,
+            "maxSequenceLength": 256,
+            "precision": "bf16",
+            "seed": 4294967295,
+        },
+        checkpoint={"everySteps": 1, "keep": 1},
+        output={"uri": "pvc://models/digits", "formats": ["safetensors"]},
+    ),
+}
+"""The examples, and jobs that say as little, or as much, as can be said."""
 
 
 def worker(of: TrainingJob, rank: int = 0, generation: int = 3) -> Json:
@@ -60,31 +102,32 @@ def environment(pod: Json) -> dict[str, str]:
     return {entry["name"]: entry["value"] for entry in container["env"]}
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_trainer_reads_the_configuration_of_each_example(name):
-    given = job(EXAMPLES[name])
-    read = config.parse(environment(worker(given))["DATAHALL_JOB_CONFIG"])
-    spec = given.spec
+@pytest.mark.parametrize("name", JOBS)
+def test_the_trainer_reads_the_configuration_of_each_job(name):
+    given = job(JOBS[name])
+    sent = environment(worker(given))["DATAHALL_JOB_CONFIG"]
+    assert json.loads(sent) == pods.trainer_config(given)
+    read, spec = config.parse(sent), given.spec
     assert (read.job.name, read.job.namespace, read.job.uid) == (
         given.metadata.name,
         "team-a",
         METADATA["uid"],
     )
     assert read.task == spec.task
+    assert read.architecture == DEFAULT_ARCHITECTURES[spec.task]
     assert (read.data.train, read.data.validation) == (spec.data.train, spec.data.validation)
     assert (read.training.epochs, read.training.batch_size, read.training.seed) == (
         spec.training.epochs,
         spec.training.batch_size,
         spec.training.seed,
     )
+    assert read.training.learning_rate == json.loads(sent)["training"]["learningRate"]
     assert read.output.uri == spec.output.uri
 
 
 @pytest.mark.parametrize("task", ["ImageClassification", "TextClassification"])
 def test_defaults_alone_make_a_whole_configuration(task):
-    body = copy.deepcopy(LEAST)
-    body["spec"]["task"] = task
-    read = config.parse(json.dumps(pods.trainer_config(job(body))))
+    read = config.parse(json.dumps(pods.trainer_config(job(least(task=task)))))
     assert read.training.learning_rate_value > 0
     assert read.checkpoint.every_steps >= 1
     assert read.output.formats == ["safetensors"]
@@ -98,11 +141,18 @@ def test_every_field_of_the_contract_is_there_even_where_nothing_is_set():
     contract = document.json_after("`DATAHALL_JOB_CONFIG` (camelCase")
     sent = pods.trainer_config(job())
     assert shape(sent) == shape(contract)
-    least = pods.trainer_config(job(LEAST))
-    for part, fields in contract.items():
-        assert part in least
-        if isinstance(fields, dict):
-            assert set(least[part]) == set(fields), part
+    for body in (LEAST, least(model={}, training={})):
+        defaults = pods.trainer_config(job(body))
+        assert set(defaults) == set(contract)
+        for part, fields in contract.items():
+            if isinstance(fields, dict):
+                assert set(defaults[part]) == set(fields), part
+        assert defaults["data"]["validation"] is None
+
+
+def test_what_a_model_without_a_word_is():
+    sent = pods.trainer_config(job(least(model={})))
+    assert sent["model"] == {"base": None, "architecture": "cnn", "freezeBase": False}
 
 
 def test_the_configuration_that_the_contract_shows_is_one():
@@ -120,22 +170,27 @@ def test_the_configuration_that_the_contract_shows_is_one():
     ],
 )
 def test_whatever_the_api_lets_through_the_trainer_takes(training):
-    body = copy.deepcopy(LEAST)
-    body["spec"]["training"] = training
-    body["spec"]["data"]["augment"] = {"rotateDegrees": 15, "translatePixels": 3}
-    body["spec"]["model"] = {"base": "pvc://data/base", "freezeBase": True}
-    config.parse(json.dumps(pods.trainer_config(job(body))))
+    data = LEAST["spec"]["data"] | {"augment": {"rotateDegrees": 15, "translatePixels": 3}}
+    model = {"base": "pvc://data/base", "freezeBase": True}
+    body = least(training=training, data=data, model=model)
+    read = config.parse(json.dumps(pods.trainer_config(job(body))))
+    assert read.training.batch_size == 8
+    assert read.model.freeze_base
 
 
 @pytest.mark.parametrize("precision", list(Precision))
 @pytest.mark.parametrize("strategy", list(Strategy))
 @pytest.mark.parametrize("task", [task for task in Task if task is not Task.CUSTOM])
 def test_every_word_of_the_api_is_one_of_the_trainers(precision, strategy, task):
-    body = copy.deepcopy(LEAST)
-    body["spec"] |= {"task": task, "strategy": strategy}
-    body["spec"]["training"]["precision"] = precision
+    training = LEAST["spec"]["training"] | {"precision": precision}
+    body = least(task=task, strategy=strategy, training=training)
     read = config.parse(json.dumps(pods.trainer_config(job(body))))
     assert (read.task, read.strategy, read.training.precision) == (task, strategy, precision)
+
+
+def test_both_know_the_same_tasks_and_defaults():
+    assert set(ARCHITECTURES) == {str(task) for task in DEFAULT_ARCHITECTURES}
+    assert {task: names[0] for task, names in ARCHITECTURES.items()} == DEFAULT_ARCHITECTURES
 
 
 def test_every_variable_of_the_contract_is_in_the_pod_and_no_other_of_ours():
@@ -155,14 +210,20 @@ def test_the_trainer_finds_its_place(workers, gpus, rank):
     assert place.world_size == workers * max(1, gpus)
     assert place.rank == rank * max(1, gpus)
     assert place.generation == 5
+    assert sent["DATAHALL_GENERATION"] == "5"
+    assert sent["PET_NNODES"] == str(workers)
+    assert sent["PET_NODE_RANK"] == str(rank)
+    assert sent["PET_NPROC_PER_NODE"] == str(max(1, gpus))
     if workers == 1:
-        assert "PET_MASTER_ADDR" not in sent
+        assert not {"PET_MASTER_ADDR", "PET_MASTER_PORT"} & set(sent)
         assert place.master_address == "127.0.0.1"
     else:
         first = worker(given, rank=0, generation=5)
         spec, metadata = first["spec"], first["metadata"]
         name = f"{spec['hostname']}.{spec['subdomain']}.{metadata['namespace']}.svc"
+        assert name == "digits-g5-0.digits-workers.team-a.svc"
         assert place.master_address == name, "the DNS name of worker 0 of this generation"
+        assert sent["PET_MASTER_PORT"] == "29500"
         service = pods.workers_service(given)
         assert service["metadata"]["name"] == spec["subdomain"]
         assert service["spec"]["clusterIP"] == "None"
