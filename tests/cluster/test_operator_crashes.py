@@ -21,17 +21,12 @@ import pytest
 from datahall.kube import KubeError
 from datahall.kube.resources import PODS, SERVICES, TRAINING_JOBS
 from local_cluster.api import ApiServer
-from tests.cluster.operator_process import (
-    SUCCEEDED,
-    Call,
-    Cluster,
-    Fault,
-    Operator,
-    PodDiary,
-    Proxy,
-    until,
-    without_times,
-)
+from tests.cluster.cluster import SUCCEEDED, Cluster
+from tests.cluster.operator_process import Operator
+from tests.cluster.pod_diary import PodDiary
+from tests.cluster.proxy import Call, Fault, Proxy
+from tests.cluster.statuses import without_times
+from tests.cluster.waiting import until
 from tests.cluster.warm_start import WarmStart
 from tests.conftest import make_namespace
 

@@ -9,7 +9,9 @@ import pytest
 
 from datahall.kube.resources import PODS
 from local_cluster.api import ApiServer
-from tests.cluster.operator_process import Cluster, Operator, until
+from tests.cluster.cluster import Cluster
+from tests.cluster.operator_process import Operator
+from tests.cluster.waiting import until
 
 pytestmark = pytest.mark.apiserver
 

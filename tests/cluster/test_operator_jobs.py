@@ -9,16 +9,11 @@ import pytest
 
 from datahall.kube.resources import PODS, SERVICES, TRAINING_JOBS
 from local_cluster.api import ApiServer
-from tests.cluster.operator_process import (
-    DIGEST,
-    SUCCEEDED,
-    Cluster,
-    Operator,
-    PodDiary,
-    condition_of,
-    true_conditions,
-    until,
-)
+from tests.cluster.cluster import DIGEST, SUCCEEDED, Cluster
+from tests.cluster.operator_process import Operator
+from tests.cluster.pod_diary import PodDiary
+from tests.cluster.statuses import condition_of, true_conditions
+from tests.cluster.waiting import until
 from tests.conftest import make_namespace
 
 pytestmark = pytest.mark.apiserver

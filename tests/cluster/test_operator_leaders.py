@@ -14,7 +14,11 @@ import pytest
 
 from datahall.kube.resources import LEASES
 from local_cluster.api import ApiServer
-from tests.cluster.operator_process import SUCCEEDED, Cluster, Operator, PodDiary, Proxy, until
+from tests.cluster.cluster import SUCCEEDED, Cluster
+from tests.cluster.operator_process import Operator
+from tests.cluster.pod_diary import PodDiary
+from tests.cluster.proxy import Fault, Proxy
+from tests.cluster.waiting import until
 from tests.cluster.warm_start import WarmStart
 from tests.conftest import make_namespace
 
@@ -114,8 +118,6 @@ async def test_kill_9_of_the_leader_hands_over_in_the_middle_of_a_job(pair: Pair
 
 
 async def test_a_leader_that_is_cut_off_writes_no_more_and_ends(pair: Pair) -> None:
-    from tests.cluster.operator_process import Fault
-
     cluster = pair.cluster
     pair.of_leader.judge = lambda call: Fault(status=500) if "leases" in call.path else None
     cut = time.monotonic()

@@ -20,7 +20,10 @@ from datahall.kube.resources import (
     TRAINING_JOBS,
 )
 from local_cluster.api import ApiServer
-from tests.cluster.operator_process import DIGEST, SUCCEEDED, Cluster, Operator, condition_of, until
+from tests.cluster.cluster import DIGEST, SUCCEEDED, Cluster
+from tests.cluster.operator_process import Operator
+from tests.cluster.statuses import condition_of
+from tests.cluster.waiting import until
 from tests.conftest import make_namespace
 
 pytestmark = pytest.mark.apiserver
