@@ -23,6 +23,7 @@ from datahall.control.settings import Settings
 from datahall.control.tables import Tables, pods_of_job, pods_of_service
 from datahall.control.training import plan as training_plan
 from datahall.control.training.pods import read_claims, written_claims
+from datahall.control.training.waiting import WAIT_MESSAGE_EVERY_SECONDS
 from datahall.control.views import Ours, PodView
 from datahall.control.workqueue import Key, WorkQueue
 from datahall.kube import ForbiddenError, InvalidError, KubeError, Resource
@@ -107,7 +108,6 @@ class Reconcilers:
         refusal = self._refusal(key, uid)
         self._settle(job, pods, blocked=view.deleting or bool(missing) or refusal is not None)
         lost, unfit = self._nodes(key, job, pods, now)
-        written_at = self._written.get(uid)
         plan = training_plan.plan(
             training_plan.Seen(
                 job=job,
@@ -120,7 +120,6 @@ class Reconcilers:
                 refusal=refusal,
                 lost_nodes=lost,
                 unfit_nodes=unfit,
-                written_seconds_ago=_loop_time() - written_at if written_at is not None else float("inf"),
                 now=now,
             ),
             self._settings,
@@ -146,7 +145,6 @@ class Reconcilers:
         self._scheduling.settle(job, pods, blocked=blocked)
         if training_plan.terminal(job):
             self._reports.forget(job.metadata.uid)
-            self._written.pop(job.metadata.uid, None)
             self._refused.pop(job.metadata.uid, None)
 
     def _pods(self, namespace: str, name: str) -> tuple[PodView, ...]:
@@ -266,7 +264,7 @@ class Reconcilers:
     async def _plan(self, _: Key) -> bool:
         for news in self._scheduling.cycle():
             # Numbers of ten thousand waiting jobs move at every start and end; each is told of them now and then.
-            delay = 0.0 if news.urgent else training_plan.WAIT_MESSAGE_EVERY_SECONDS
+            delay = 0.0 if news.urgent else WAIT_MESSAGE_EVERY_SECONDS
             self._queue.add_after(Key(JOB, news.namespace, news.name), delay)
         return False
 
@@ -284,7 +282,6 @@ class Reconcilers:
                 at_version=view.version,
                 meta={"name": view.name, "namespace": view.namespace},
             )
-            self._written[view.uid] = _loop_time()
             wrote = True
         await self._run(plan.actions)
         for news in plan.announcements:

@@ -21,8 +21,9 @@ from pydantic.alias_generators import to_camel
 from datahall.api.trainingjob import LastCheckpoint
 from datahall.control import labels
 from datahall.control.store import Table
-from datahall.control.training.plan import Report, read_progress
 from datahall.control.training.pods import TOKEN_AUDIENCE
+from datahall.control.training.progress import read_progress
+from datahall.control.training.seen import Report
 from datahall.control.views import JobView, PodView
 from datahall.kube import KubeClient
 from datahall.kube.resources import TOKEN_REVIEWS

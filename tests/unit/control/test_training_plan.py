@@ -6,9 +6,13 @@ import pytest
 
 from datahall.api.reasons import Cause, Reason
 from datahall.control import times
-from datahall.control.training import plan as training
 from datahall.control.training.causes import LOG_LINES_KEPT
-from datahall.control.training.plan import Refusal, Report, Waiting, read_progress
+from datahall.control.training.endings import STRAGGLER_PATIENCE_SECONDS
+from datahall.control.training.failures import BIND_PATIENCE_SECONDS
+from datahall.control.training.look import FORCE_AFTER_SECONDS
+from datahall.control.training.progress import PROGRESS_EVERY_SECONDS, read_progress
+from datahall.control.training.running import ROOT_CAUSE_PATIENCE_SECONDS
+from datahall.control.training.seen import Refusal, Report, Waiting
 from tests.unit.control.world import DIGEST, PROGRESS, START, SUCCEEDED, World, custom, failed, running
 
 QUOTA = Waiting(Reason.QUOTA_EXCEEDED, "needs 2 GPUs; queue team-a has 0 of 2 left")
@@ -167,8 +171,8 @@ def test_success_waits_for_stragglers_and_then_stops_them():
     world.end(0, 0, SUCCEEDED)
     plan = world.look()
     assert "Succeeded" not in world.true()
-    assert plan.look_again_seconds == pytest.approx(training.STRAGGLER_PATIENCE_SECONDS, abs=2)
-    world.wait(training.STRAGGLER_PATIENCE_SECONDS + 1)
+    assert plan.look_again_seconds == pytest.approx(STRAGGLER_PATIENCE_SECONDS, abs=2)
+    world.wait(STRAGGLER_PATIENCE_SECONDS + 1)
     world.settle()
     assert world.true() == {"Succeeded"}
     assert world.names() == ["digits-g1-0"]
@@ -265,7 +269,7 @@ def test_progress_reaches_the_status_at_most_every_five_seconds():
         world.report = report(world, step)
         plan = world.look()
         assert world.status_writes == writes
-        assert 0 < plan.look_again_seconds <= training.PROGRESS_EVERY_SECONDS
+        assert 0 < plan.look_again_seconds <= PROGRESS_EVERY_SECONDS
     world.wait(1)
     world.look()
     assert world.status.progress.step == 14
@@ -429,7 +433,7 @@ def test_a_lost_peer_waits_for_the_root_cause():
 def test_a_lost_peer_without_a_root_cause_counts_after_a_while():
     world = running()
     world.end(0, 75)
-    world.wait(training.ROOT_CAUSE_PATIENCE_SECONDS + 1)
+    world.wait(ROOT_CAUSE_PATIENCE_SECONDS + 1)
     world.settle()
     assert world.status.failure.cause == "PeerLost"
     assert world.status.restarts.counted == 1
@@ -489,7 +493,7 @@ def test_a_lost_node_moves_the_gang_and_its_pod_goes_by_force():
     assert status.placement == ()
     assert world.true() == {"Queued", "Restarting"}
     world.reap("digits-g1-0")
-    world.wait(training.FORCE_AFTER_SECONDS + 1)
+    world.wait(FORCE_AFTER_SECONDS + 1)
     world.look()
     assert world.names() == [], "nobody is left on the node to confirm the end"
     world.lost = frozenset()
@@ -519,7 +523,7 @@ def test_a_pod_that_cannot_be_bound_gives_its_place_back():
     ]
     world.look()
     assert world.status.placement
-    world.wait(training.BIND_PATIENCE_SECONDS + 1)
+    world.wait(BIND_PATIENCE_SECONDS + 1)
     world.room = False
     world.settle()
     assert world.status.failure.cause == "Unschedulable"

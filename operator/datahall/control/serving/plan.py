@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import datetime
 from dataclasses import dataclass, field
-from typing import Any
 
 from datahall.api.conditions import (
     ConditionType,
     find_condition,
     inference_service_state,
     is_true,
-    set_condition,
 )
 from datahall.api.inferenceservice import (
     InferenceService,
@@ -21,10 +19,11 @@ from datahall.api.inferenceservice import (
 )
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import TrainingJob
-from datahall.control import labels, times
+from datahall.control import labels
 from datahall.control.actions import Action, Announce, Apply, Plan
 from datahall.control.serving import objects
 from datahall.control.settings import Settings
+from datahall.control.statuses import StatusDraft
 from datahall.control.training.causes import WorkerEnd, worker_end
 from datahall.control.training.pods import claims
 from datahall.control.views import PULL_PROBLEMS, DeploymentView, PodView
@@ -64,36 +63,6 @@ class Seen:
     refusal: str = ""
 
 
-class _Draft:
-    """An InferenceServiceStatus in the making."""
-
-    def __init__(self, seen: Seen) -> None:
-        self._before = seen.service.status
-        self.status = seen.service.status
-        self._generation = seen.service.metadata.generation
-        self._now = times.to_text(seen.now)
-
-    def set(self, **fields: Any) -> None:
-        self.status = self.status.model_copy(update=fields)
-
-    def condition(self, type_: ConditionType, status: bool | None, reason: Reason, message: str = "") -> None:
-        conditions = set_condition(
-            self.status.conditions,
-            type_=type_,
-            status=status,
-            reason=reason,
-            message=message,
-            generation=self._generation,
-            now=self._now,
-        )
-        self.set(conditions=conditions)
-
-    def finish(self) -> dict[str, Any] | None:
-        state = inference_service_state(self.status.conditions)
-        self.set(observed_generation=self._generation, state=state)
-        return None if self.status == self._before else self.status.to_json()
-
-
 @dataclass(slots=True)
 class _Verdict:
     """What one part of the service comes to."""
@@ -108,7 +77,7 @@ class _Verdict:
 class _Look:
     seen: Seen
     settings: Settings
-    draft: _Draft
+    draft: StatusDraft[InferenceServiceStatus]
     actions: list[Action] = field(default_factory=list)
 
 
@@ -116,19 +85,22 @@ def plan(seen: Seen, settings: Settings) -> Plan:
     """Decide what is to be done about a service now."""
     if seen.deleting:
         return Plan()
-    look = _Look(seen, settings, _Draft(seen))
-    draft, meta = look.draft, seen.service.metadata
+    meta = seen.service.metadata
+    draft = StatusDraft(
+        seen.service.status, generation=meta.generation, now=seen.now, state=inference_service_state
+    )
+    look = _Look(seen, settings, draft)
     draft.set(
         selector=f"{labels.INFERENCE_SERVICE}={meta.name}",
         url=f"http://{meta.name}.{meta.namespace}.svc",
     )
     model = _pin(look)
     room, granted = _gpus(look)
-    if model.ok and draft.status.model is not None and granted is not None and not seen.refusal:
-        _apply(look, draft.status.model, granted)
+    if model.ok and draft.value.model is not None and granted is not None and not seen.refusal:
+        _apply(look, draft.value.model, granted)
     replicas = _replicas(look)
     _conclude(look, model, room, replicas)
-    announcements = _news(seen.service.status, draft.status)
+    announcements = _news(seen.service.status, draft.value)
     return Plan(status=draft.finish(), actions=tuple(look.actions), announcements=announcements)
 
 
@@ -307,9 +279,9 @@ def _conclude(look: _Look, model: _Verdict, room: _Verdict, replicas: _Verdict) 
         draft.condition(ConditionType.RECONCILING, True, moving.reason, moving.message)
     stalled = next((part for part in parts if part.stalled), None)
     if stalled is not None:
-        draft.condition(ConditionType.STALLED, True, stalled.reason, stalled.message)
-    elif find_condition(draft.status.conditions, ConditionType.STALLED) is not None:
-        draft.condition(ConditionType.STALLED, False, Reason.NOT_STALLED)
+        draft.true(ConditionType.STALLED, stalled.reason, stalled.message)
+    else:
+        draft.false(ConditionType.STALLED)
 
 
 def _news(before: InferenceServiceStatus, after: InferenceServiceStatus) -> tuple[Announce, ...]:

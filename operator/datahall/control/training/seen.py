@@ -1,0 +1,94 @@
+"""All that is known when a TrainingJob is looked at, and the two questions that it answers by itself."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+from datahall.api.conditions import ConditionType, is_true
+from datahall.api.reasons import Reason
+from datahall.api.trainingjob import LastCheckpoint, Placement, Progress, TrainingJob
+from datahall.control.views import PodView
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The newest report of a job's rank 0.
+
+    Attributes:
+        generation: the gang generation it speaks for.
+        progress: how far it is.
+        checkpoint: the newest complete checkpoint, or None.
+    """
+
+    generation: int
+    progress: Progress
+    checkpoint: LastCheckpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The planner's refusal, for now."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The API server refused a child of the present generation.
+
+    Attributes:
+        message: its sentence.
+        final: whether the object itself is at fault (then trying again cannot help).
+    """
+
+    message: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """All that is known when a job is looked at.
+
+    Attributes:
+        job: the job, its present status included.
+        deleting: whether its deletion has begun.
+        pods: its pods, of every generation.
+        admitted: the placement that the planner decided and the status does not have yet.
+        waiting: why the planner has it wait, where it does.
+        missing_claims: claims that its spec names and that do not exist.
+        report: the newest report of this job.
+        refusal: what the API server said to a child of the present generation.
+        lost_nodes: nodes that have not answered for a while, or are gone.
+        unfit_nodes: nodes on which nothing new may start.
+        now: the present time.
+    """
+
+    job: TrainingJob
+    pods: tuple[PodView, ...]
+    now: datetime.datetime
+    deleting: bool = False
+    admitted: tuple[Placement, ...] | None = None
+    waiting: Waiting | None = None
+    missing_claims: tuple[str, ...] = ()
+    report: Report | None = None
+    refusal: Refusal | None = None
+    lost_nodes: frozenset[str] = frozenset()
+    unfit_nodes: frozenset[str] = frozenset()
+
+
+def terminal(job: TrainingJob) -> bool:
+    """Whether the job has ended. Final: nothing is ever created for it again."""
+    conditions = job.status.conditions
+    return is_true(conditions, ConditionType.SUCCEEDED) or is_true(conditions, ConditionType.FAILED)
+
+
+def wants_admission(job: TrainingJob, pods: tuple[PodView, ...]) -> bool:
+    """Whether the planner should find it a place: it runs nowhere, holds nothing, and is meant to run."""
+    return (
+        not terminal(job)
+        and not job.spec.suspend
+        and not job.status.placement
+        and all(pod.finished for pod in pods)
+    )
