@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from datahall.api.conditions import ConditionType, is_true, set_condition
 from datahall.api.inferenceservice import InferenceService
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import TrainingJob
 from datahall.control import metrics, queues, times
-from datahall.control.actions import Action, Plan
+from datahall.control.actions import Action, Apply, Create, Plan
 from datahall.control.dispatch import JOB, PLAN, QUEUE, SERVICE, Dispatch
 from datahall.control.executor import Executor, NameTakenError
 from datahall.control.recorder import Recorder
+from datahall.control.refusals import Refusals
 from datahall.control.reports import Reports
 from datahall.control.scheduling import Scheduling
 from datahall.control.serving import plan as serving_plan
@@ -30,17 +30,7 @@ from datahall.kube import ForbiddenError, InvalidError, KubeError, Resource
 from datahall.kube.resources import INFERENCE_SERVICES, PODS, QUEUES, TRAINING_JOBS
 
 NODE_LOST_AFTER_SECONDS = 40.0
-REFUSAL_FIRST_SECONDS = 1.0
-REFUSAL_LONGEST_SECONDS = 30.0
-"""A refusal by the surroundings (a quota, a service account that is not there yet) is tried again, later each time."""
 PODS_AT_ONCE = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    refusal: training_plan.Refusal
-    until: float
-    patience: float
 
 
 class Reconcilers:
@@ -66,8 +56,8 @@ class Reconcilers:
         self._recorder = recorder
         self._dispatch = dispatch
         self._settings = settings
-        self._refused: dict[str, _Refused] = {}
-        self._written: dict[str, float] = {}
+        self._refusals = Refusals()
+        self._told_invalid: dict[Key, tuple[str, int]] = {}
         self._by_kind: dict[str, Callable[[Key], Awaitable[bool]]] = {
             JOB: self._job,
             SERVICE: self._service,
@@ -99,13 +89,13 @@ class Reconcilers:
     async def _job(self, key: Key) -> bool:
         view = self._tables.jobs.get(key.namespace, key.name)
         if view is None:
-            return False
+            return self._forget(key)
         if view.job is None:
-            return await self._invalid(TRAINING_JOBS, view)
+            return await self._invalid(key, TRAINING_JOBS, view)
         job, pods, now = view.job, self._pods(key.namespace, key.name), _now()
         uid = job.metadata.uid
         missing = self._missing(job)
-        refusal = self._refusal(key, uid)
+        refusal = self._refusal(key, view)
         self._settle(job, pods, blocked=view.deleting or bool(missing) or refusal is not None)
         lost, unfit = self._nodes(key, job, pods, now)
         plan = training_plan.plan(
@@ -127,17 +117,15 @@ class Reconcilers:
         try:
             return await self._carry_out(key, TRAINING_JOBS, view, job, plan)
         except (InvalidError, ForbiddenError, NameTakenError) as error:
-            return self._refuse(key, uid, error)
+            return self._refuse(key, view, error)
 
-    def _refuse(self, key: Key, uid: str, error: KubeError) -> bool:
+    def _refuse(self, key: Key, view: Ours, error: KubeError) -> bool:
         """Keep a refusal of a child for the next looks: the status tells it, and a while later it is tried again."""
         if error.reason == "NamespaceTerminating" or "being terminated" in str(error):
             return True
         # Whether the object is at fault (422) or its surroundings (403, a name taken) decides what follows.
-        refused = training_plan.Refusal(str(error), final=isinstance(error, InvalidError))
-        before = self._refused.get(uid)
-        patience = min(2 * before.patience, REFUSAL_LONGEST_SECONDS) if before else REFUSAL_FIRST_SECONDS
-        self._refused[uid] = _Refused(refused, _loop_time() + patience, patience)
+        refusal = training_plan.Refusal(str(error), final=isinstance(error, InvalidError))
+        self._refusals.keep(key, uid=view.uid, generation=view.generation, refusal=refusal, now=_loop_time())
         self._queue.add(key)
         return True
 
@@ -145,7 +133,7 @@ class Reconcilers:
         self._scheduling.settle(job, pods, blocked=blocked)
         if training_plan.terminal(job):
             self._reports.forget(job.metadata.uid)
-            self._refused.pop(job.metadata.uid, None)
+            self._refusals.forget(Key(JOB, job.metadata.namespace, job.metadata.name))
 
     def _pods(self, namespace: str, name: str) -> tuple[PodView, ...]:
         return tuple(self._tables.pods.group(pods_of_job(namespace, name)))
@@ -157,15 +145,14 @@ class Reconcilers:
         names = dict.fromkeys((*read_claims(job), *written_claims(job)))
         return tuple(n for n in names if self._tables.claims.get(job.metadata.namespace, n) is None)
 
-    def _refusal(self, key: Key, uid: str) -> training_plan.Refusal | None:
-        refused = self._refused.get(uid)
-        if refused is None:
+    def _refusal(self, key: Key, view: Ours) -> training_plan.Refusal | None:
+        """What stands between the object and its children; looked at again when it may be tried again."""
+        standing = self._refusals.standing(key, uid=view.uid, generation=view.generation, now=_loop_time())
+        if standing is None:
             return None
-        left = refused.until - _loop_time()
-        if left <= 0:
-            return None  # kept all the same: the next refusal is waited for twice as long
+        refusal, left = standing
         self._queue.add_after(key, left + 0.1)
-        return refused.refusal
+        return refusal
 
     def _nodes(
         self, key: Key, job: TrainingJob, pods: tuple[PodView, ...], now: datetime.datetime
@@ -192,9 +179,9 @@ class Reconcilers:
     async def _service(self, key: Key) -> bool:
         view = self._tables.services.get(key.namespace, key.name)
         if view is None:
-            return False
+            return self._forget(key)
         if view.service is None:
-            return await self._invalid(INFERENCE_SERVICES, view)
+            return await self._invalid(key, INFERENCE_SERVICES, view)
         service, tables = view.service, self._tables
         source = service.spec.model.from_training_job
         job = tables.jobs.get(key.namespace, source.name) if source else None
@@ -202,7 +189,7 @@ class Reconcilers:
         endpoint = tables.endpoints.get(key.namespace, key.name)
         budget = tables.budgets.get(key.namespace, key.name)
         claims = serving_plan.model_claims(service, job.job if job else None)
-        refusal = self._refusal(key, view.uid)
+        refusal = self._refusal(key, view)
         plan = serving_plan.plan(
             serving_plan.Seen(
                 service=service,
@@ -223,7 +210,7 @@ class Reconcilers:
         try:
             return await self._carry_out(key, INFERENCE_SERVICES, view, service, plan)
         except (InvalidError, ForbiddenError, NameTakenError) as error:
-            return self._refuse(key, view.uid, error)
+            return self._refuse(key, view, error)
 
     def _gpu_room(self, service: InferenceService) -> int:
         spec = service.spec
@@ -236,10 +223,12 @@ class Reconcilers:
 
     async def _quota(self, key: Key) -> bool:
         view = self._tables.queues.get("", key.name)
-        if view is None or view.deleting:
+        if view is None:
+            return self._forget(key)
+        if view.deleting:
             return False
         if view.queue is None:
-            return await self._invalid(QUEUES, view)
+            return await self._invalid(key, QUEUES, view)
         for service in self._tables.services:
             if service.service is not None and service.service.spec.queue == key.name:
                 conditions = service.service.status.conditions
@@ -284,6 +273,8 @@ class Reconcilers:
             )
             wrote = True
         await self._run(plan.actions)
+        if any(isinstance(action, Create | Apply) for action in plan.actions):
+            self._refusals.forget(key)  # what was refused has been made
         for news in plan.announcements:
             self._recorder.tell(resource.kind, view.namespace, view.name, view.uid, news)
         if plan.look_again_seconds is not None:
@@ -305,7 +296,13 @@ class Reconcilers:
                 if isinstance(result, BaseException):
                     raise result
 
-    async def _invalid(self, resource: Resource, view: Ours) -> bool:
+    def _forget(self, key: Key) -> bool:
+        """The object is gone, and all that was kept of it."""
+        self._refusals.forget(key)
+        self._told_invalid.pop(key, None)
+        return False
+
+    async def _invalid(self, key: Key, resource: Resource, view: Ours) -> bool:
         """Say that a stored object cannot be understood; touch nothing else of it."""
         message = f"the stored object breaks a rule of this version: {view.error}"
         conditions = set_condition(
@@ -317,8 +314,8 @@ class Reconcilers:
             generation=view.generation,
             now=times.to_text(_now()),
         )
-        told = f"{view.uid}/invalid"
-        if self._written.get(told) == view.generation:
+        told = (view.uid, view.generation)
+        if self._told_invalid.get(key) == told:
             return False
         await self._executor.write_status(
             resource,
@@ -327,7 +324,7 @@ class Reconcilers:
             at_version=view.version,
             meta={"name": view.name, "namespace": view.namespace},
         )
-        self._written[told] = float(view.generation)
+        self._told_invalid[key] = told
         return True
 
 
