@@ -354,7 +354,10 @@ class TrainingJobSpec(SpecModel):
         return self.workers.count * max(1, self.resources.gpus)
 
     def effective(self) -> dict[str, Any]:
-        """The spec as JSON with every default filled in, and null where nothing is set: `status.effective`."""
+        """The spec as JSON with every default filled in, and null where nothing is set.
+
+        `status.effective` is this without the nulls, which the API server would drop.
+        """
         filled = self.model_dump(mode="json", by_alias=True)
         if self.model is not None and self.model.architecture is None:
             filled["model"]["architecture"] = DEFAULT_ARCHITECTURES.get(self.task)

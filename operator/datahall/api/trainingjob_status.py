@@ -127,7 +127,7 @@ class TrainingJobStatus(Model):
     effective: dict[str, Any] | None = Field(
         default=None, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
     )
-    """The spec with every default filled in: what runs."""
+    """The spec with every default filled in: what runs. What is not set, and has no default, is absent."""
     generation: Annotated[int, Field(ge=0, examples=[1])] = 0
     """How many times the gang was started; pods are named after it."""
     placement: Annotated[tuple[Placement, ...], Field(max_length=1024), Unique("rank")] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datahall.api.reasons import Cause, Reason
+from datahall.api.trainingjob import TrainingJobSpec
 from datahall.control import times
 from datahall.control.training.causes import LOG_LINES_KEPT
 from datahall.control.training.endings import STRAGGLER_PATIENCE_SECONDS
@@ -122,6 +123,25 @@ def test_finished_pods_left_by_an_earlier_job_of_the_name_are_fenced():
     world.settle()
     assert world.status.generation == 2
     assert world.names() == ["digits-g2-0", "digits-g2-1"]
+
+
+def test_what_is_effective_follows_the_spec():
+    world = running()
+    world.edit(priority=7, failurePolicy={"maxRestarts": 1}, activeDeadlineSeconds=600)
+    world.settle()
+    effective = world.status.effective
+    assert (effective["priority"], effective["failurePolicy"]) == (7, {"maxRestarts": 1})
+    assert effective["activeDeadlineSeconds"] == 600
+    del world.raw["spec"]["activeDeadlineSeconds"]
+    world.edit()
+    world.settle()
+    assert "activeDeadlineSeconds" not in world.status.effective
+
+
+def test_what_is_effective_loses_nothing_of_what_the_trainer_is_told():
+    world = running()
+    shown = TrainingJobSpec.model_validate(world.status.effective)
+    assert shown.effective() == world.job.spec.effective()
 
 
 # ---- running

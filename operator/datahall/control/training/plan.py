@@ -10,6 +10,8 @@ What each stage does is in its own module: `waiting`, `running`, `endings`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from datahall.api.conditions import ConditionType
 from datahall.api.reasons import Reason
 from datahall.control.actions import Plan
@@ -31,8 +33,7 @@ def plan(seen: Seen, settings: Settings) -> Plan:
     if terminal(seen.job):
         after_the_end(look)
         return look.done()
-    if seen.job.status.effective is None:
-        look.draft.set(effective=seen.job.spec.effective())
+    _tell_effective(look)
     if finished(look):
         return look.done()  # a result that is there counts, whatever has been asked for or has run out since
     if seen.job.spec.suspend:
@@ -46,6 +47,22 @@ def plan(seen: Seen, settings: Settings) -> Plan:
         _resumed(look)
         wait(look)
     return look.done()
+
+
+def _tell_effective(look: Look) -> None:
+    """Show the spec as it runs: some of it may change, and so may the defaults of a newer operator."""
+    effective = _without_nulls(look.seen.job.spec.effective())
+    if look.seen.job.status.effective != effective:
+        look.draft.set(effective=effective)
+
+
+def _without_nulls(body: dict[str, Any]) -> dict[str, Any]:
+    """Neither a merge patch nor the API server can keep a null: what is not set is absent."""
+    return {
+        key: _without_nulls(value) if isinstance(value, dict) else value
+        for key, value in body.items()
+        if value is not None
+    }
 
 
 def _suspended(look: Look) -> None:
