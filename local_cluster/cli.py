@@ -58,7 +58,7 @@ def _up(options: argparse.Namespace) -> None:
     from local_cluster import cluster, current
 
     if current.chosen():
-        current.check()
+        current.check(with_images=not options.no_images)
     else:
         cluster.up(with_images=not options.no_images)
 
@@ -77,7 +77,7 @@ def _status(_: argparse.Namespace) -> None:
     from local_cluster import cluster, current
 
     if current.chosen():
-        current.check()
+        current.check(with_images=False)
         return
     states = cluster.status()
     for state in states:
@@ -110,8 +110,13 @@ def _env(_: argparse.Namespace) -> None:
 
 
 def _images(_: argparse.Namespace) -> None:
-    from local_cluster import cluster, images
+    from local_cluster import cluster, current, images
 
+    if current.chosen():
+        raise ClusterError(
+            "CLUSTER=current: this brings images to the local cluster only; for yours, build and push them "
+            "(docs/getting-started.md#on-your-own-cluster)"
+        )
     cluster.bring_images()
     for image in images.IMAGES:
         print(*image.names())
