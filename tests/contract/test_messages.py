@@ -16,7 +16,8 @@ from datahall.api.reasons import Cause
 from datahall.api.trainingjob import LastCheckpoint
 from datahall.control.reports import LARGEST_REPORT_BYTES, Reports, _Body
 from datahall.control.store import Table
-from datahall.control.training import causes, plan
+from datahall.control.training import causes
+from datahall.control.training.progress import output_of, read_progress
 from datahall.control.views import PodView, job_view, pod_view
 from datahall_server import termination as server_termination
 from datahall_trainer import errors, termination
@@ -65,7 +66,7 @@ def test_a_report_is_understood(steps, saved):
     assert len(raw) < LARGEST_REPORT_BYTES
     report = _Body.model_validate(orjson.loads(raw))
     assert (report.uid, report.generation) == ("u", 3)
-    read = plan.read_progress(report.progress, NOW)
+    read = read_progress(report.progress, NOW)
     assert (read.step, read.total_steps, read.percent) == (steps, 625, 100 * steps // 625)
     assert read.time == "2026-11-22T16:00:00Z"
     assert (report.checkpoint is not None) == saved
@@ -75,7 +76,7 @@ def test_a_report_is_understood(steps, saved):
 
 def test_nothing_that_the_trainer_says_is_lost_on_the_way():
     said = progress().to_message()
-    read = plan.read_progress(said, NOW).to_json()
+    read = read_progress(said, NOW).to_json()
     assert said.items() <= read.items()
     assert LastCheckpoint.model_validate(checkpoint()).to_json() == checkpoint()
 
@@ -83,7 +84,7 @@ def test_nothing_that_the_trainer_says_is_lost_on_the_way():
 def test_the_report_that_the_contract_shows_is_one_and_the_trainers_has_its_fields():
     shown = document.json_after("### Trainer -> operator: report")
     report = _Body.model_validate(shown)
-    plan.read_progress(report.progress, NOW)
+    read_progress(report.progress, NOW)
     sent = orjson.loads(body_sent(progress().to_message(), checkpoint()))
     assert set(sent) == set(shown)
     assert set(sent["progress"]) == set(shown["progress"])
@@ -170,10 +171,10 @@ def test_a_finished_model_is_understood(message):
     )
     said = causes.termination(pod(message.read_text(), exit_code=0))
     assert said["result"] == "Succeeded"
-    output = plan._output(said)
+    output = output_of(said)
     assert (output.uri, output.digest) == (URI, DIGEST)
     assert output.metrics["validation_accuracy"] == 0.962
-    assert plan.read_progress(said["progress"], NOW).percent == 100
+    assert read_progress(said["progress"], NOW).percent == 100
     assert LastCheckpoint.model_validate(said["checkpoint"]).step == 100
 
 
@@ -190,7 +191,7 @@ def test_a_job_whose_trainer_finished_has_succeeded_with_its_model(message):
 
 def test_a_model_without_a_checkpoint_is_understood(message):
     termination.succeeded(uri=URI, digest=DIGEST, progress=progress(0).to_message(), checkpoint=None)
-    assert plan._output(causes.termination(pod(message.read_text(), exit_code=0))).digest == DIGEST
+    assert output_of(causes.termination(pod(message.read_text(), exit_code=0))).digest == DIGEST
 
 
 @pytest.mark.parametrize(
