@@ -31,6 +31,7 @@ Json = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
 CRDS = Resource("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", False)
+VOLUMES = Resource("", "v1", "PersistentVolume", "persistentvolumes", False)
 API = "datahall.dev/v1alpha1"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 SUCCEEDED = {
@@ -122,6 +123,9 @@ class Cluster:
             await self.client.delete(QUEUES, self.namespace)
         for index in range(nodes):
             await self.client.delete(NODES, f"{self.namespace}-{index}")
+        for volume in (await self.client.list(VOLUMES))["items"]:
+            if volume["spec"]["claimRef"]["namespace"] == self.namespace:
+                await self.client.delete(VOLUMES, volume["metadata"]["name"])
 
     # ---- making
 
@@ -134,12 +138,32 @@ class Cluster:
         }
         await self.client.create(QUEUES, body)
 
-    async def claim(self, name: str) -> None:
-        body = {
-            "metadata": {"name": name},
-            "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
+    async def claim(self, name: str, *, storage_class: str = "", bound: bool = True) -> None:
+        """A claim; the controller manager binds it to the volume that is made for it, if one is."""
+        spec = {
+            "storageClassName": storage_class,
+            "accessModes": ["ReadWriteMany"],
+            "resources": {"requests": {"storage": "1Gi"}},
         }
+        body = {"metadata": {"name": name}, "spec": spec}
         await self.client.create(PERSISTENT_VOLUME_CLAIMS, body, namespace=self.namespace)
+        if bound:
+            await self.volume(name, storage_class=storage_class)
+
+    async def volume(self, claim: str, *, storage_class: str = "") -> None:
+        """The volume of a claim."""
+        claimed = await self.client.get(PERSISTENT_VOLUME_CLAIMS, claim, namespace=self.namespace)
+        # With the uid the binder acts at once; without it, at its next round of 15 seconds.
+        reference = {"namespace": self.namespace, "name": claim, "uid": claimed["metadata"]["uid"]}
+        spec = {
+            "storageClassName": storage_class,
+            "accessModes": ["ReadWriteMany"],
+            "capacity": {"storage": "1Gi"},
+            "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", **reference},
+            "hostPath": {"path": "/var/empty"},
+            "persistentVolumeReclaimPolicy": "Retain",
+        }
+        await self.client.create(VOLUMES, {"metadata": {"name": f"{self.namespace}-{claim}"}, "spec": spec})
 
     async def job(self, name: str = "digits", *, workers: int = 2, **spec: Any) -> str:
         """Submit a TrainingJob; its name."""

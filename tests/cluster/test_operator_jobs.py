@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from datahall.kube.resources import PODS, SERVICES, TRAINING_JOBS
+from datahall.kube.resources import PODS, SERVICES, STORAGE_CLASSES, TRAINING_JOBS
 from local_cluster.api import ApiServer
 from tests.cluster.cluster import DIGEST, SUCCEEDED, Cluster
 from tests.cluster.operator_process import Operator
@@ -174,6 +175,58 @@ async def test_what_is_missing_is_named_and_starts_the_job_once_it_is_there(clus
     await cluster.gang("no-claim-g1-0", "no-claim-g1-1", job="no-claim")
 
 
+async def test_a_claim_without_a_volume_is_named_and_starts_the_job_once_it_is_bound(
+    cluster: Cluster,
+) -> None:
+    await cluster.claim("slow", bound=False)
+    await cluster.job(data={"train": "pvc://slow/digits", "validationFraction": 0.2})
+    queued = await cluster.condition("Queued", "True", reason="ClaimNotBound")
+    assert 'PersistentVolumeClaim "slow" is Pending' in queued["message"]
+    assert await cluster.pods() == {}
+    await cluster.volume("slow")
+    await cluster.gang(*FIRST)
+    assert "restarts" not in await cluster.status()
+
+
+async def test_a_claim_that_waits_for_its_first_pod_gets_one(cluster: Cluster) -> None:
+    name = f"{cluster.namespace}-with-pod"
+    body = {
+        "metadata": {"name": name},
+        "provisioner": "datahall.dev/nobody",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    await cluster.client.create(STORAGE_CLASSES, body)
+    try:
+        await cluster.claim("local", storage_class=name, bound=False)
+        await cluster.job(data={"train": "pvc://local/digits", "validationFraction": 0.2})
+        await cluster.gang(*FIRST)
+        # What the scheduler says while no volume can be had on the node that the planner chose.
+        refused = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/2 nodes are available: 1 node(s) did not find available persistent volumes to bind.",
+        }
+        await cluster.client.merge_patch(
+            PODS,
+            {"status": {"conditions": [refused]}},
+            name="digits-g1-0",
+            namespace=cluster.namespace,
+            field_manager="kube-scheduler",
+            subresource="status",
+        )
+        condition = await cluster.condition("Reconciling", "True", reason="ClaimNotBound", seconds=30)
+        assert 'PersistentVolumeClaim "local" is Pending' in condition["message"]
+        await cluster.gang("digits-g2-0", "digits-g2-1", seconds=45, reap=True)
+        failure = (await cluster.status())["failure"]
+        assert failure["cause"] == "Unschedulable"
+        assert 'PersistentVolumeClaim "local" is Pending' in failure["message"]
+        await cluster.volume("local", storage_class=name)
+        await runs(cluster, "digits-g2-0", "digits-g2-1")
+    finally:
+        await cluster.client.delete(STORAGE_CLASSES, name)
+
+
 async def test_an_unreachable_image_is_told_and_leaves_nothing_half_started(cluster: Cluster) -> None:
     custom = {"model": None, "data": None, "training": None, "output": None, "task": "Custom"}
     await cluster.job(**custom, container={"image": "nowhere.example/x:1"}, activeDeadlineSeconds=4)
@@ -243,6 +296,40 @@ async def test_a_job_of_the_same_name_follows_a_deleted_one(cluster: Cluster) ->
 
         # Until the collector knows the new kinds (30 seconds at most), it leaves the first job's Service in the way.
         await until(replaced, what="the second job has two pods of its own", seconds=75)
+
+
+async def test_what_an_earlier_job_of_the_name_left_is_named_until_it_is_gone(cluster: Cluster) -> None:
+    await cluster.job()
+    await runs(cluster, *FIRST)
+    first = (await cluster.get(TRAINING_JOBS, "digits"))["metadata"]["uid"]
+
+    async def finalizers(names: list[str]) -> None:
+        """With one, the Service stays, as it does until the garbage collector comes by."""
+        await cluster.client.merge_patch(
+            SERVICES,
+            {"metadata": {"finalizers": names}},
+            name="digits-workers",
+            namespace=cluster.namespace,
+            field_manager="test",
+        )
+
+    await finalizers(["example.com/stays"])
+    try:
+        await cluster.delete(TRAINING_JOBS, "digits")
+        for name in FIRST:
+            await cluster.delete(PODS, name, grace_seconds=0)
+        await cluster.job()
+        queued = await cluster.condition("Queued", "True", reason="NameInUse")
+        assert (
+            f'Service "digits-workers" of an earlier TrainingJob of this name (uid {first})'
+            in queued["message"]
+        )
+        assert await cluster.pods() == {}
+    finally:
+        await finalizers([])
+    # The garbage collector learns of kinds that were defined after its start only every 30 seconds.
+    pods = await cluster.gang(*FIRST, seconds=75)
+    assert first not in json.dumps(list(pods.values()))
 
 
 async def test_gpus_of_a_deleted_job_are_free_only_when_its_pods_are_gone(

@@ -75,6 +75,21 @@ class Reason(StrEnum):
         _WARNING,
         "A PersistentVolumeClaim that a pvc:// URI names does not exist.",
     )
+    CLAIM_NOT_BOUND = (
+        "ClaimNotBound",
+        _WARNING,
+        "A PersistentVolumeClaim that a pvc:// URI names has no volume; the message says what it waits for.",
+    )
+    NAME_IN_USE = (
+        "NameInUse",
+        _NORMAL,
+        "An object of an earlier TrainingJob of this name is not gone yet; the message names it.",
+    )
+    PLACE_REFUSED = (
+        "PlaceRefused",
+        _WARNING,
+        "Nodes that were chosen refused the gang more than once: it is tried again, later each time.",
+    )
 
     # Running a gang
     ADMITTED = "Admitted", _NORMAL, "Quota is reserved and every worker has a node."

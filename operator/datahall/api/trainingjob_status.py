@@ -27,6 +27,8 @@ class Restarts(Model):
     """Restarts for the job's own failures, held against failurePolicy.maxRestarts."""
     uncounted: Annotated[int, Field(ge=0, examples=[0])] = 0
     """Restarts for evictions, preemptions, lost nodes and suspensions."""
+    unschedulable: Annotated[int | None, Field(ge=1, examples=[2])] = None
+    """Starts in a row that found no node; each makes the next wait longer. Absent: the last start found one."""
 
 
 class Progress(Model):

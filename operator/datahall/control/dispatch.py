@@ -16,6 +16,7 @@ from datahall.control.views import (
     PodView,
     QueueView,
     ServiceView,
+    StorageClassView,
 )
 from datahall.control.workqueue import Key, WorkQueue
 
@@ -38,6 +39,7 @@ class Dispatch:
         tables.nodes.listen(self._node)
         tables.queues.listen(self._quota)
         tables.claims.listen(self._claim)
+        tables.storage_classes.listen(self._storage_class)
         tables.pods.listen(self._pod)
         tables.jobs.listen(self._job)
         tables.services.listen(self._service)
@@ -128,10 +130,23 @@ class Dispatch:
                     self._queue.add(Key(SERVICE, service.namespace, service.name))
 
     def _claim(self, change: Change[ClaimView]) -> None:
-        if change.old is not None and change.new is not None:
+        old, new = change
+        if old is not None and new is not None and _binding(old) == _binding(new):
             return
+        view = new or old
+        assert view is not None
+        self._claim_changed(view)
+
+    def _storage_class(self, change: Change[StorageClassView]) -> None:
+        if change.old is not None and change.new is not None:
+            return  # what matters of it cannot change
         view = change.new or change.old
         assert view is not None
+        for claim in self._tables.claims:
+            if claim.storage_class == view.name and claim.phase != "Bound":
+                self._claim_changed(claim)
+
+    def _claim_changed(self, view: ClaimView) -> None:
         for job in self._tables.jobs:
             if job.namespace == view.namespace and job.job is not None and not job.job.status.placement:
                 self._queue.add(Key(JOB, job.namespace, job.name))
@@ -142,5 +157,13 @@ class Dispatch:
     def _child(self, change: Change[DeploymentView] | Change[ChildView]) -> None:
         view = change.new or change.old
         assert view is not None
+        job = view.labels.get(labels.TRAINING_JOB)
+        if job and change.new is None:
+            self._queue.add(Key(JOB, view.namespace, job))  # the next job of the name may wait for it to go
         if service := view.labels.get(labels.INFERENCE_SERVICE):
             self._queue.add(Key(SERVICE, view.namespace, service))
+
+
+def _binding(claim: ClaimView) -> tuple[str, str, str]:
+    """What decides whether a claim can be used."""
+    return claim.phase, claim.storage_class, claim.volume

@@ -116,6 +116,8 @@ class Executor:
         except AlreadyExistsError:
             # Made by an earlier run of ours, or by somebody else: take its state in and look again.
             answer = await self._client.get(action.resource, metadata["name"], namespace=namespace)
+            if _left_behind(answer, action.body):
+                self._saw(action.resource, answer)  # the next look tells of it, and waits for it to go
             _check_owner(action.resource, answer, action.body)
         self._saw(action.resource, answer)
 
@@ -188,6 +190,8 @@ def _owned_by_same(existing: Json, wanted: Json) -> bool:
 
 def _left_behind(existing: Json, wanted: Json) -> bool:
     """Whether the owner was an earlier object of the same kind and name, so that the garbage collector takes it."""
+    if _owned_by_same(existing, wanted):
+        return False
 
     def owners(body: Json) -> set[tuple[str, str]]:
         return {(ref["kind"], ref["name"]) for ref in body["metadata"].get("ownerReferences") or ()}

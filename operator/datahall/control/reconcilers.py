@@ -10,8 +10,9 @@ from datahall.api.conditions import ConditionType, is_true, set_condition
 from datahall.api.inferenceservice import InferenceService
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import TrainingJob
-from datahall.control import metrics, queues, times
+from datahall.control import labels, metrics, queues, times
 from datahall.control.actions import Action, Apply, Create, Plan
+from datahall.control.claims import Claims, look_up
 from datahall.control.dispatch import JOB, PLAN, QUEUE, SERVICE, Dispatch
 from datahall.control.executor import Executor, NameTakenError
 from datahall.control.recorder import Recorder
@@ -22,7 +23,9 @@ from datahall.control.serving import plan as serving_plan
 from datahall.control.settings import Settings
 from datahall.control.tables import Tables, pods_of_job, pods_of_service
 from datahall.control.training import plan as training_plan
+from datahall.control.training.obstacles import obstacle
 from datahall.control.training.pods import read_claims, written_claims
+from datahall.control.training.seen import LeftBehind
 from datahall.control.training.waiting import WAIT_MESSAGE_EVERY_SECONDS
 from datahall.control.views import Ours, PodView
 from datahall.control.workqueue import Key, WorkQueue
@@ -81,7 +84,13 @@ class Reconcilers:
                 self._settle(view.job, self._pods(view.namespace, view.name), blocked=True)
         for view in self._tables.jobs:
             if view.job is not None:
-                blocked = view.deleting or bool(self._missing(view.job))
+                in_the_way = obstacle(
+                    view.job,
+                    claims=self._claims(view.job),
+                    left_behind=self._left_behind(view.job),
+                    now=_now(),
+                )
+                blocked = view.deleting or in_the_way is not None
                 self._settle(view.job, self._pods(view.namespace, view.name), blocked=blocked)
 
     # ---- TrainingJob
@@ -94,9 +103,10 @@ class Reconcilers:
             return await self._invalid(key, TRAINING_JOBS, view)
         job, pods, now = view.job, self._pods(key.namespace, key.name), _now()
         uid = job.metadata.uid
-        missing = self._missing(job)
+        claims, left_behind = self._claims(job), self._left_behind(job)
+        in_the_way = obstacle(job, claims=claims, left_behind=left_behind, now=now)
         refusal = self._refusal(key, view)
-        self._settle(job, pods, blocked=view.deleting or bool(missing) or refusal is not None)
+        self._settle(job, pods, blocked=view.deleting or in_the_way is not None or refusal is not None)
         lost, unfit = self._nodes(key, job, pods, now)
         plan = training_plan.plan(
             training_plan.Seen(
@@ -105,7 +115,8 @@ class Reconcilers:
                 pods=pods,
                 admitted=self._scheduling.admitted(uid),
                 waiting=self._scheduling.waiting(uid),
-                missing_claims=missing,
+                claims=claims,
+                left_behind=left_behind,
                 report=self._reports.of(uid),
                 refusal=refusal,
                 lost_nodes=lost,
@@ -138,12 +149,31 @@ class Reconcilers:
     def _pods(self, namespace: str, name: str) -> tuple[PodView, ...]:
         return tuple(self._tables.pods.group(pods_of_job(namespace, name)))
 
-    def _missing(self, job: TrainingJob) -> tuple[str, ...]:
-        """Claims that do not exist; only asked while the job waits, because a claim in use cannot vanish."""
-        if job.status.placement or training_plan.terminal(job):
-            return ()
-        names = dict.fromkeys((*read_claims(job), *written_claims(job)))
-        return tuple(n for n in names if self._tables.claims.get(job.metadata.namespace, n) is None)
+    def _claims(self, job: TrainingJob) -> Claims:
+        """What is wrong with a job's claims; not asked while it runs or after, because a claim in use cannot vanish."""
+        if is_true(job.status.conditions, ConditionType.RUNNING) or training_plan.terminal(job):
+            return Claims()
+        return self._looked_up((*read_claims(job), *written_claims(job)), job.metadata.namespace)
+
+    def _looked_up(self, names: tuple[str, ...], namespace: str) -> Claims:
+        tables = self._tables
+        return look_up(
+            names,
+            claim=lambda name: tables.claims.get(namespace, name),
+            storage_class=lambda name: tables.storage_classes.get("", name),
+        )
+
+    def _left_behind(self, job: TrainingJob) -> LeftBehind | None:
+        """The Service of a gang of an earlier job of the name, until the garbage collector has taken it."""
+        meta = job.metadata
+        if job.spec.workers.count == 1:
+            return None
+        found = self._tables.endpoints.get(meta.namespace, labels.workers_service(meta.name))
+        if found is None or found.owner_uid in ("", meta.uid):
+            return None  # or a stranger's: that is no matter of time, and told when it is in the way
+        if found.labels.get(labels.TRAINING_JOB) != meta.name:
+            return None
+        return LeftBehind("Service", found.name, found.owner_uid)
 
     def _refusal(self, key: Key, view: Ours) -> training_plan.Refusal | None:
         """What stands between the object and its children; looked at again when it may be tried again."""
@@ -201,7 +231,7 @@ class Reconcilers:
                 queue_exists=queue is not None,
                 queue_allows=queue is None or queue.queue is None or queue.queue.spec.allows(key.namespace),
                 gpu_room=self._gpu_room(service),
-                missing_claims=tuple(c for c in claims if tables.claims.get(key.namespace, c) is None),
+                missing_claims=self._looked_up(claims, key.namespace).missing,
                 refusal=refusal.message if refusal else "",
                 now=_now(),
             ),

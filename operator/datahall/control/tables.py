@@ -17,6 +17,7 @@ from datahall.control.views import (
     PodView,
     QueueView,
     ServiceView,
+    StorageClassView,
     child_view,
     claim_view,
     deployment_view,
@@ -25,11 +26,15 @@ from datahall.control.views import (
     pod_view,
     queue_view,
     service_view,
+    storage_class_view,
 )
 from datahall.kube import Resource, resources
 
 SERVED = labels.INFERENCE_SERVICE
 """Label selector of what belongs to an InferenceService."""
+
+OURS = f"{labels.MANAGED_BY}=datahall"
+"""Label selector of what we have made: the Services of InferenceServices and those of gangs."""
 
 
 def pods_of_job(namespace: str, name: str) -> ObjectName:
@@ -60,6 +65,7 @@ class Tables:
     pods: Table[PodView] = field(default_factory=lambda: Table(pod_view, group_by=_pod_group))
     nodes: Table[NodeView] = field(default_factory=lambda: Table(node_view))
     claims: Table[ClaimView] = field(default_factory=lambda: Table(claim_view))
+    storage_classes: Table[StorageClassView] = field(default_factory=lambda: Table(storage_class_view))
     deployments: Table[DeploymentView] = field(default_factory=lambda: Table(deployment_view))
     endpoints: Table[ChildView] = field(default_factory=lambda: Table(child_view))
     budgets: Table[ChildView] = field(default_factory=lambda: Table(child_view))
@@ -76,10 +82,11 @@ class Tables:
         """The other kinds, in the order in which they are listed."""
         return (
             Source(resources.NODES, self.nodes),
+            Source(resources.STORAGE_CLASSES, self.storage_classes),
             Source(resources.PERSISTENT_VOLUME_CLAIMS, self.claims),
             Source(resources.PODS, self.pods),
             Source(resources.DEPLOYMENTS, self.deployments, SERVED),
-            Source(resources.SERVICES, self.endpoints, SERVED),
+            Source(resources.SERVICES, self.endpoints, OURS),
             Source(resources.POD_DISRUPTION_BUDGETS, self.budgets, SERVED),
         )
 

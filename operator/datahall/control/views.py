@@ -82,6 +82,12 @@ class QueueView(Ours):
     queue: Queue | None
 
 
+def _owner_uid(metadata: dict[str, Any]) -> str:
+    """The uid of the owner that controls an object, "" without one."""
+    owners = metadata.get("ownerReferences") or ()
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+
+
 def _ours(raw: dict[str, Any], error: str | None) -> tuple[str, str, str, int, int, bool, str | None]:
     metadata = raw["metadata"]
     return (*_meta(raw), int(metadata.get("generation") or 0), "deletionTimestamp" in metadata, error)
@@ -145,6 +151,7 @@ class PodView(Meta):
 
     Attributes:
         labels: its labels.
+        owner_uid: the uid of the object that controls it, "" without one.
         node: the node it is bound to, or pinned to.
         bound: whether a scheduler has bound it.
         phase: Pending, Running, Succeeded, Failed or Unknown.
@@ -166,6 +173,7 @@ class PodView(Meta):
     """
 
     labels: dict[str, str]
+    owner_uid: str
     node: str
     bound: bool
     phase: str
@@ -221,6 +229,7 @@ def pod_view(raw: dict[str, Any]) -> PodView:
     return PodView(
         *_meta(raw),
         labels=metadata.get("labels") or {},
+        owner_uid=_owner_uid(metadata),
         node=spec.get("nodeName") or _pinned(spec),
         bound=bool(spec.get("nodeName")),
         phase=status.get("phase") or "Pending",
@@ -367,12 +376,48 @@ def node_view(raw: dict[str, Any]) -> NodeView:
 
 @dataclass(frozen=True, slots=True)
 class ClaimView(Meta):
-    """A PersistentVolumeClaim: that it exists is all that matters."""
+    """A PersistentVolumeClaim.
+
+    Attributes:
+        phase: Pending, Bound or Lost.
+        storage_class: the class that it names, "" for none.
+        volume: the volume that it names or is bound to, "" for none.
+    """
+
+    phase: str
+    storage_class: str
+    volume: str
+
+
+CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
+"""Where a claim named its class before there was a field; it still goes before the field."""
 
 
 def claim_view(raw: dict[str, Any]) -> ClaimView:
     """Project a PersistentVolumeClaim."""
-    return ClaimView(*_meta(raw))
+    spec, annotations = raw.get("spec") or {}, raw["metadata"].get("annotations") or {}
+    return ClaimView(
+        *_meta(raw),
+        phase=(raw.get("status") or {}).get("phase") or "Pending",
+        storage_class=annotations.get(CLASS_ANNOTATION) or spec.get("storageClassName") or "",
+        volume=spec.get("volumeName") or "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StorageClassView(Meta):
+    """A StorageClass.
+
+    Attributes:
+        waits_for_pod: whether claims of it are bound only when a pod that uses them is scheduled.
+    """
+
+    waits_for_pod: bool
+
+
+def storage_class_view(raw: dict[str, Any]) -> StorageClassView:
+    """Project a StorageClass."""
+    return StorageClassView(*_meta(raw), waits_for_pod=raw.get("volumeBindingMode") == "WaitForFirstConsumer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,17 +427,24 @@ class ChildView(Meta):
     Attributes:
         spec_hash: our hash of what was applied.
         labels: its labels.
+        owner_uid: the uid of the object that it belongs to, "" without one.
     """
 
     spec_hash: str
     labels: dict[str, str]
+    owner_uid: str
 
 
 def child_view(raw: dict[str, Any]) -> ChildView:
     """Project a Service or PodDisruptionBudget of ours."""
     metadata = raw["metadata"]
     spec_hash = (metadata.get("annotations") or {}).get(SPEC_HASH, "")
-    return ChildView(*_meta(raw), spec_hash=spec_hash, labels=metadata.get("labels") or {})
+    return ChildView(
+        *_meta(raw),
+        spec_hash=spec_hash,
+        labels=metadata.get("labels") or {},
+        owner_uid=_owner_uid(metadata),
+    )
 
 
 @dataclass(frozen=True, slots=True)

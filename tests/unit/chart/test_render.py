@@ -286,6 +286,7 @@ def test_the_operator_may_do_this_and_no_more(render):
         "/nodes": watch,
         "/persistentvolumeclaims": watch,
         "/namespaces": watch,
+        "storage.k8s.io/storageclasses": watch,
         "events.k8s.io/events": {"create", "patch"},
         "authentication.k8s.io/tokenreviews": {"create"},
         "apiextensions.k8s.io/customresourcedefinitions": watch,

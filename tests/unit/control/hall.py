@@ -86,10 +86,16 @@ class Hall:
         body["spec"]["gpus"] = [{"model": "H100", "nominal": nominal}]
         self.tables.queues.put(body)
 
-    def claim(self, name: str, namespace: str = "team-a") -> Json:
-        body = {"metadata": self.meta(name, namespace)}
+    def claim(
+        self, name: str, namespace: str = "team-a", *, phase: str = "Bound", storage_class: str = ""
+    ) -> Json:
+        body: Json = {"metadata": self.meta(name, namespace), "status": {"phase": phase}}
+        body["spec"] = {"storageClassName": storage_class}
         self.tables.claims.put(body)
         return body
+
+    def storage_class(self, name: str, mode: str = "Immediate") -> None:
+        self.tables.storage_classes.put({"metadata": self.meta(name, ""), "volumeBindingMode": mode})
 
     def job(
         self, name: str = "digits", *, gpus: int = 8, workers: int = 1, places: bool = False, **spec: Any

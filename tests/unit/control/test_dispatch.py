@@ -134,9 +134,63 @@ async def test_a_claim_that_appears_leads_to_those_who_may_wait_for_it():
     assert hall.queue_keys() == wanted
     claim["metadata"]["resourceVersion"] = "1000"
     hall.tables.claims.put(claim)
-    assert hall.queue_keys() == set(), "that it was bound changes nothing"
+    assert hall.queue_keys() == set(), "nothing of it has changed that matters"
     hall.tables.claims.remove("team-a", "new", claim["metadata"]["uid"])
     assert hall.queue_keys() == wanted
+
+
+async def test_a_claim_that_is_bound_leads_to_those_who_wait_for_it():
+    hall = fresh()
+    claim = hall.claim("new", phase="Pending")
+    hall.job("waits")
+    hall.queue_keys()
+    claim["metadata"]["resourceVersion"] = "1000"
+    hall.tables.claims.put(claim | {"status": {"phase": "Bound"}})
+    assert ("TrainingJob", "waits") in hall.queue_keys()
+
+
+async def test_a_storage_class_leads_to_those_who_wait_for_a_claim_of_it():
+    hall = fresh()
+    hall.claim("new", phase="Pending", storage_class="fast")
+    hall.job("waits")
+    hall.queue_keys()
+    hall.storage_class("slow")
+    assert hall.queue_keys() == set()
+    hall.storage_class("fast", "WaitForFirstConsumer")
+    assert hall.queue_keys() == {("TrainingJob", "waits")}
+
+
+@pytest.mark.parametrize(
+    ("phase", "storage_class", "starts"),
+    [("Bound", "at-once", True), ("Pending", "at-once", False), ("Pending", "with-pod", True)],
+)
+async def test_a_job_gets_a_place_once_its_claims_can_be_used(phase, storage_class, starts):
+    hall = fresh()
+    hall.storage_class("at-once", "Immediate")
+    hall.storage_class("with-pod", "WaitForFirstConsumer")
+    hall.claim("data", phase=phase, storage_class=storage_class)
+    job = hall.job()
+    hall.reconcilers.settle_all()
+    hall.cycle()
+    assert hall.admitted(job) is starts
+
+
+async def test_a_job_waits_for_the_service_of_an_earlier_job_of_its_name_to_go():
+    hall = fresh()
+    job = hall.job(workers=2, gpus=1)
+    owner = {"kind": "TrainingJob", "name": "digits", "uid": "earlier", "controller": True}
+    labels = {"datahall.dev/training-job": "digits", "app.kubernetes.io/managed-by": "datahall"}
+    service = {"metadata": hall.meta("digits-workers", labels=labels, ownerReferences=[owner])}
+    hall.tables.endpoints.put(service)
+    hall.reconcilers.settle_all()
+    hall.cycle()
+    assert hall.admitted(job) is False
+    hall.queue_keys()
+    hall.tables.endpoints.remove("team-a", "digits-workers", service["metadata"]["uid"])
+    assert hall.queue_keys() == {("TrainingJob", "digits")}
+    hall.reconcilers.settle_all()
+    hall.cycle()
+    assert hall.admitted(job) is True
 
 
 async def test_a_changed_quota_leads_to_its_services_and_a_changed_status_does_not():

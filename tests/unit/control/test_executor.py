@@ -107,10 +107,11 @@ async def test_a_foreign_object_of_the_name_is_named_and_not_taken():
 
 
 async def test_a_child_of_an_earlier_job_of_the_name_is_waited_for():
-    made, _, _ = executor(Client(create=AlreadyExistsError("exists"), get=pod(owner="earlier")))
+    made, saw, _ = executor(Client(create=AlreadyExistsError("exists"), get=pod(owner="earlier")))
     with pytest.raises(ConflictError, match="not collected yet") as caught:
         await made.run(Create(PODS, pod()))
     assert not isinstance(caught.value, NameTakenError)
+    assert saw == [pod(owner="earlier")], "the next look tells of it"
 
 
 @pytest.mark.parametrize("answer", [NotFoundError("gone"), {"kind": "Status"}])

@@ -6,7 +6,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from datahall.control.claims import Claims, Unbound
 from datahall.control.training import plan as training
+from datahall.control.training.seen import LeftBehind
 from tests.unit.control.world import SUCCEEDED, World, failed
 
 RANKS = st.integers(0, 2)
@@ -21,6 +23,15 @@ ENDS = st.sampled_from(
         (143, None, {}),
         (137, None, {"pod_reason": "Evicted"}),
         (143, None, {"disruption": "DeletionByPodGC"}),
+    ]
+)
+
+CLAIMS = st.sampled_from(
+    [
+        Claims(),
+        Claims(missing=("data",)),
+        Claims(unbound=(Unbound("data", False, "data is Pending"),)),
+        Claims(unbound=(Unbound("data", True, "data is Pending until it has a pod"),)),
     ]
 )
 
@@ -94,6 +105,20 @@ class Life(RuleBasedStateMachine):
     @rule(room=st.booleans())
     def room_changes(self, room):
         self.world.room = room
+
+    @rule(claims=CLAIMS)
+    def claims_change(self, claims):
+        self.world.claims = claims
+
+    @rule(there=st.booleans())
+    def an_earlier_jobs_service_is_there(self, there):
+        self.world.left_behind = LeftBehind("Service", "digits-workers", "earlier") if there else None
+
+    @rule(rank=RANKS)
+    def pod_finds_no_node(self, rank):
+        if (name := self.current(rank)) and not self.world.pods[name]["spec"].get("nodeName"):
+            condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "x"}
+            self.world.pods[name]["status"]["conditions"] = [condition]
 
     @rule(lost=st.booleans(), rank=RANKS)
     def node_is_lost(self, lost, rank):

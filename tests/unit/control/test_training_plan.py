@@ -7,15 +7,27 @@ import pytest
 from datahall.api.reasons import Cause, Reason
 from datahall.api.trainingjob import TrainingJobSpec
 from datahall.control import times
+from datahall.control.claims import Claims, Unbound
 from datahall.control.training.causes import LOG_LINES_KEPT
 from datahall.control.training.endings import STRAGGLER_PATIENCE_SECONDS
 from datahall.control.training.failures import BIND_PATIENCE_SECONDS
 from datahall.control.training.look import FORCE_AFTER_SECONDS
 from datahall.control.training.progress import PROGRESS_EVERY_SECONDS, read_progress
 from datahall.control.training.running import ROOT_CAUSE_PATIENCE_SECONDS
-from datahall.control.training.seen import Refusal, Report, Waiting
-from tests.unit.control.world import DIGEST, PROGRESS, START, SUCCEEDED, World, custom, failed, running
+from datahall.control.training.seen import LeftBehind, Refusal, Report, Waiting
+from tests.unit.control.world import DIGEST, PROGRESS, START, SUCCEEDED, UID, World, custom, failed, running
 
+WAITS_FOR_POD = Claims(
+    unbound=(
+        Unbound("data", True, 'PersistentVolumeClaim "data" is Pending: its storage class "x" binds it'),
+    )
+)
+UNSCHEDULABLE = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/2 nodes fit",
+}
 QUOTA = Waiting(Reason.QUOTA_EXCEEDED, "needs 2 GPUs; queue team-a has 0 of 2 left")
 
 
@@ -75,13 +87,81 @@ def test_another_reason_to_wait_is_told_at_once():
 
 def test_a_missing_claim_is_named_and_nothing_is_made():
     world = World()
-    world.missing = ("data", "models")
+    world.claims = Claims(missing=("data", "models"))
     world.settle()
     queued = world.condition("Queued")
     assert queued.reason == "ClaimNotFound"
     assert queued.message == 'PersistentVolumeClaim "data", "models" does not exist in namespace team-a'
     assert world.created() == []
-    world.missing = ()
+    world.claims = Claims()
+    world.settle()
+    assert world.names() == ["digits-g1-0", "digits-g1-1"]
+
+
+def test_a_claim_that_no_pod_would_bind_is_named_and_no_pod_is_made():
+    world = World()
+    world.claims = Claims(unbound=(Unbound("data", False, 'PersistentVolumeClaim "data" is Pending: x'),))
+    world.settle()
+    queued = world.condition("Queued")
+    assert (queued.reason, queued.message) == ("ClaimNotBound", 'PersistentVolumeClaim "data" is Pending: x')
+    assert world.created() == []
+    for _ in range(10):
+        world.wait(300)
+        assert world.plan().status is None
+    assert world.status.restarts is None
+    world.claims = Claims()
+    world.settle()
+    assert world.names() == ["digits-g1-0", "digits-g1-1"]
+
+
+def test_a_claim_that_waits_for_its_first_pod_gets_one():
+    world = World()
+    world.claims = WAITS_FOR_POD
+    world.settle()
+    assert world.names() == ["digits-g1-0", "digits-g1-1"]
+
+
+def test_pods_that_wait_for_a_volume_say_for_which():
+    world = World()
+    world.claims = WAITS_FOR_POD
+    world.settle()
+    before = world.condition("Reconciling").message
+    plan = world.plan()
+    assert plan.status is None, "a volume may take a moment"
+    world.wait(plan.look_again_seconds)
+    world.settle()
+    message = world.condition("Reconciling").message
+    assert message != before
+    assert message == f"2 of 2 pods have no node yet: {WAITS_FOR_POD.unbound[0].sentence}"
+    world.claims = Claims()
+    world.run()
+    world.settle()
+    assert world.condition("Reconciling").status == "False"
+
+
+def test_an_object_of_an_earlier_job_of_the_name_is_named_until_it_is_gone():
+    world = World()
+    world.left_behind = LeftBehind("Service", "digits-workers", "uid-of-the-first")
+    world.settle()
+    queued = world.condition("Queued")
+    assert queued.reason == "NameInUse"
+    assert 'Service "digits-workers" of an earlier TrainingJob' in queued.message
+    assert "uid-of-the-first" in queued.message
+    assert world.created() == []
+    assert world.plan().look_again_seconds is None, "its deletion is an event"
+    world.left_behind = None
+    world.settle()
+    assert world.names() == ["digits-g1-0", "digits-g1-1"]
+
+
+def test_an_object_that_is_found_in_the_way_after_admission_is_named_too():
+    world = World()
+    world.look(crash_after=1)
+    world.left_behind = LeftBehind("Service", "digits-workers", "uid-of-the-first")
+    world.settle()
+    assert world.condition("Reconciling").reason == "NameInUse"
+    assert world.created() == []
+    world.left_behind = None
     world.settle()
     assert world.names() == ["digits-g1-0", "digits-g1-1"]
 
@@ -113,6 +193,27 @@ def test_pods_left_by_an_earlier_job_of_the_name_go_first():
     assert all("deletionTimestamp" in pod["metadata"] for pod in world.pods.values())
     world.settle()
     assert world.names() == ["digits-g1-0", "digits-g1-1"]
+
+
+def test_a_pod_of_an_earlier_job_of_the_name_that_still_leaves_is_named():
+    world = running()
+    world.raw["status"] = {}
+    world.raw["metadata"]["uid"] = "second"
+    world.look()
+    queued = world.condition("Queued")
+    assert queued.reason == "NameInUse"
+    assert f'Pod "digits-g1-0" of an earlier TrainingJob of this name (uid {UID})' in queued.message
+    assert "Restarting" not in world.true()
+
+
+def test_a_pod_of_an_earlier_job_is_never_taken_for_one_of_this_job():
+    world = running()
+    for rank in (0, 1):
+        world.end(rank, 0, SUCCEEDED if rank == 0 else None)
+    world.raw["metadata"]["uid"] = "second"  # as if its own pods had these names, generation and ranks
+    world.look()
+    assert world.true() == {"Admitted", "Running"}
+    assert all("deletionTimestamp" in pod["metadata"] for pod in world.pods.values())
 
 
 def test_finished_pods_left_by_an_earlier_job_of_the_name_are_fenced():
@@ -552,6 +653,86 @@ def test_a_pod_that_cannot_be_bound_gives_its_place_back():
     assert world.pods == {}
 
 
+def refused_starts(world: World, count: int) -> list[float]:
+    """The nodes refuse so many starts in a row; how long each start was waited for."""
+    waits = []
+    for _ in range(count):
+        began = world.now
+        while not world.pods:
+            plan = world.settle()
+            if not world.pods:
+                assert plan.look_again_seconds is not None, "nobody looks again"
+                world.wait(plan.look_again_seconds)
+        waits.append((world.now - began).total_seconds())
+        for raw in world.pods.values():
+            raw["status"]["conditions"] = [UNSCHEDULABLE]
+        refused = world.names()
+        while world.names() == refused:
+            plan = world.settle()
+            if world.names() == refused:
+                assert plan.look_again_seconds is not None, "nobody looks again"
+                world.wait(plan.look_again_seconds)
+    return waits
+
+
+def test_a_pod_that_is_not_bound_is_looked_at_again_in_time():
+    world = World()
+    world.settle()
+    world.pods["digits-g1-1"]["status"]["conditions"] = [UNSCHEDULABLE]
+    assert world.settle().look_again_seconds == pytest.approx(BIND_PATIENCE_SECONDS, abs=2)
+
+
+@pytest.mark.parametrize("claims", [Claims(), WAITS_FOR_POD], ids=["nodes", "claims"])
+def test_each_start_that_finds_no_node_is_waited_for_longer(claims):
+    world = World()
+    world.claims = claims
+    waits = refused_starts(world, 9)
+    assert waits[:2] == [0, 0], "the first refusal may be one node's alone"
+    assert waits[2:] == pytest.approx([30, 60, 120, 240, 480, 600, 600], abs=2)
+    assert world.status.restarts.uncounted == 9
+    queued = world.condition("Queued")
+    assert queued.status == "True"
+    assert queued.message.startswith("9 starts in a row found no node; the next is tried at 2026-11-22T")
+    assert "0/2 nodes fit" in queued.message
+
+
+def test_a_start_that_failed_for_a_claim_names_it_and_goes_on_when_it_is_bound():
+    world = World()
+    world.claims = WAITS_FOR_POD
+    refused_starts(world, 4)
+    assert WAITS_FOR_POD.unbound[0].sentence in world.status.failure.message
+    queued = world.condition("Queued")
+    assert queued.reason == "ClaimNotBound"
+    assert WAITS_FOR_POD.unbound[0].sentence in queued.message
+    assert world.pods == {}
+    world.claims = Claims()
+    world.settle()
+    assert len(world.pods) == 2
+
+
+def test_a_gang_that_runs_ends_the_back_off():
+    world = World()
+    refused_starts(world, 4)
+    world.wait(1000)
+    world.settle()
+    world.run()
+    world.settle()
+    assert world.status.restarts.unschedulable is None
+    world.delete_pod(0)
+    world.settle()
+    assert len(world.pods) == 2
+
+
+def test_a_suspension_ends_the_back_off():
+    world = World()
+    refused_starts(world, 4)
+    world.edit(suspend=True)
+    world.settle()
+    world.edit(suspend=False)
+    world.settle()
+    assert len(world.pods) == 2
+
+
 # ---- images
 
 
@@ -660,7 +841,7 @@ def test_terminal_is_final(after):
     elif after == "refusal":
         world.refusal = Refusal("no", final=True)
     else:
-        world.missing = ("data",)
+        world.claims = Claims(missing=("data",))
     world.settle()
     created = world.created()
     assert created == ["digits-g1-0", "digits-g1-1"]

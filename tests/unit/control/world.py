@@ -15,10 +15,13 @@ from typing import Any
 from datahall.api.trainingjob import Placement, TrainingJob
 from datahall.control import labels, times
 from datahall.control.actions import Create, Delete, Plan
+from datahall.control.claims import Claims
 from datahall.control.executor import difference
 from datahall.control.settings import Settings
 from datahall.control.training import plan as training
+from datahall.control.training.obstacles import obstacle
 from datahall.control.training.pods import worker_pod
+from datahall.control.training.seen import LeftBehind
 from datahall.control.views import PodView, pod_view
 from datahall.kube.resources import PODS, SERVICES, TRAINING_JOBS
 
@@ -120,7 +123,8 @@ class World:
         self.room = room
         self.nodes = [f"node-{rank}" for rank in range(workers)]
         self.waiting: training.Waiting | None = None
-        self.missing: tuple[str, ...] = ()
+        self.claims = Claims()
+        self.left_behind: LeftBehind | None = None
         self.report: training.Report | None = None
         self.refusal: training.Refusal | None = None
         self.lost: frozenset[str] = frozenset()
@@ -161,7 +165,8 @@ class World:
 
     def seen(self) -> training.Seen:
         job, pods = self.job, self.views()
-        wanted = training.wants_admission(job, pods) and not self.missing and self.refusal is None
+        in_the_way = obstacle(job, claims=self.claims, left_behind=self.left_behind, now=self.now)
+        wanted = training.wants_admission(job, pods) and in_the_way is None and self.refusal is None
         places = tuple(Placement(rank=r, node=self.nodes[r], gpu_model="H100") for r in range(self.workers))
         room = self.room and not self.lost.intersection(
             self.nodes
@@ -173,7 +178,8 @@ class World:
             deleting=self.deleting,
             admitted=places if wanted and room else None,
             waiting=self.waiting if wanted and not room else None,
-            missing_claims=self.missing,
+            claims=self.claims,
+            left_behind=self.left_behind,
             report=self.report,
             refusal=self.refusal,
             lost_nodes=self.lost,

@@ -6,6 +6,7 @@ from datahall.api.conditions import ConditionType
 from datahall.api.reasons import Cause
 from datahall.api.trainingjob import Failure, Placement
 from datahall.control import labels, times
+from datahall.control.claims import not_bound
 from datahall.control.training.causes import WorkerEnd, worker_end
 from datahall.control.training.look import Look
 from datahall.control.training.seen import Seen
@@ -29,7 +30,7 @@ def early_ends(look: Look, gang: dict[int, PodView]) -> list[WorkerEnd]:
         if pod.node in seen.lost_nodes and not pod.finished and pod.deleted_at is None
     ]
     ends += [
-        WorkerEnd(pod, Cause.UNSCHEDULABLE, f"node {pod.node}: {pod.unschedulable}")
+        WorkerEnd(pod, Cause.UNSCHEDULABLE, _not_scheduled(pod, seen))
         for pod in gang.values()
         if pod.unschedulable and not pod.bound and age_seconds(pod, seen) > BIND_PATIENCE_SECONDS
     ]
@@ -44,6 +45,12 @@ def early_ends(look: Look, gang: dict[int, PodView]) -> list[WorkerEnd]:
     return ends
 
 
+def _not_scheduled(pod: PodView, seen: Seen) -> str:
+    """What the scheduler says, and the claims behind it: it names none."""
+    why = f"node {pod.node}: {pod.unschedulable}"
+    return f"{why}; {not_bound(seen.claims.unbound)}" if seen.claims.unbound else why
+
+
 def _vanished(look: Look, place: Placement) -> PodView:
     """A stand-in for a pod that is no longer there to be looked at."""
     meta, generation = look.seen.job.metadata, look.seen.job.status.generation
@@ -53,6 +60,7 @@ def _vanished(look: Look, place: Placement) -> PodView:
         uid="",
         version=0,
         labels={labels.GENERATION: str(generation), labels.RANK: str(place.rank)},
+        owner_uid=meta.uid,
         node=place.node,
         bound=True,
         phase="Failed",

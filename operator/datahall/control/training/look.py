@@ -55,9 +55,13 @@ class Look:
         )
 
     def gang(self) -> dict[int, PodView]:
-        """The pods of the present generation, by rank."""
-        generation = self.seen.job.status.generation
-        return {pod.rank: pod for pod in self.seen.pods if pod.generation == generation}
+        """The pods of the present generation, by rank; none that an earlier job of the name left."""
+        job = self.seen.job
+        return {
+            pod.rank: pod
+            for pod in self.seen.pods
+            if pod.generation == job.status.generation and pod.owner_uid == job.metadata.uid
+        }
 
     def announce(self, reason: Reason, message: str) -> None:
         """Tell of something in an Event."""
@@ -78,11 +82,17 @@ class Look:
         for type_ in (ConditionType.ADMITTED, ConditionType.RUNNING, ConditionType.RESTARTING):
             self.draft.false(type_)
 
+    def end_back_off(self) -> None:
+        """The next start that finds no node is the first in its row."""
+        restarts = self.draft.value.restarts
+        if restarts is not None and restarts.unschedulable is not None:
+            self.draft.set(restarts=restarts.model_copy(update={"unschedulable": None}))
+
     def make(self, places: Iterable[Placement], generation: int) -> None:
         """Make the workers of these places, and what gives them their names."""
         job = self.seen.job
         if job.spec.workers.count > 1:
-            # Not watched, so made anew with every generation: that it exists already costs one call and is no error.
+            # Made with every generation, should somebody have deleted it: that it is there is no error.
             self.actions.append(Create(SERVICES, build.workers_service(job)))
         for place in places:
             pod = build.worker_pod(job, generation=generation, place=place, settings=self.settings)

@@ -6,9 +6,17 @@ from datahall.api.conditions import ConditionType
 from datahall.api.reasons import Cause, Reason
 from datahall.api.trainingjob import Restarts
 from datahall.control import times
+from datahall.control.claims import not_bound
 from datahall.control.training.causes import WorkerEnd, telling
 from datahall.control.training.endings import fail
-from datahall.control.training.failures import age_seconds, early_ends, failure_of, plain_failure, sentence
+from datahall.control.training.failures import (
+    BIND_PATIENCE_SECONDS,
+    age_seconds,
+    early_ends,
+    failure_of,
+    plain_failure,
+    sentence,
+)
 from datahall.control.training.look import END_MARGIN_SECONDS, Look
 from datahall.control.training.progress import take_report
 from datahall.control.training.seen import Refusal
@@ -17,6 +25,9 @@ from datahall.control.views import PULL_PROBLEMS, PodView
 ROOT_CAUSE_PATIENCE_SECONDS = 10.0
 """How long to wait, after a worker says only that it lost a peer, for the peer's own word."""
 
+CLAIM_PATIENCE_SECONDS = 10.0
+"""How long a volume that is made for a pod may take before the status says what is waited for."""
+
 
 def run(look: Look) -> None:
     """It holds a place: fence, make what is missing, watch how it goes."""
@@ -24,7 +35,8 @@ def run(look: Look) -> None:
     if seen.refusal is not None:
         _refused(look, seen.refusal)
         return
-    old = [pod for pod in seen.pods if pod.generation < status.generation]
+    uid = seen.job.metadata.uid
+    old = [pod for pod in seen.pods if pod.generation < status.generation or pod.owner_uid != uid]
     if old:
         _fence(look, old)
         return
@@ -34,6 +46,9 @@ def run(look: Look) -> None:
         _broken(look, gang, ends)
         return
     missing = [place for place in status.placement if place.rank not in gang]
+    if missing and seen.left_behind is not None:
+        look.reconciling(seen.left_behind.sentence, Reason.NAME_IN_USE)
+        return
     if missing:
         look.make(tuple(missing), status.generation)
         return
@@ -63,14 +78,18 @@ def _broken(look: Look, gang: dict[int, PodView], ends: list[WorkerEnd]) -> None
         return
     take_report(look, always=True)
     draft = look.draft
+    refused = end.cause is Cause.UNSCHEDULABLE
     draft.set(
         failure=failure_of(look, end),
         restarts=Restarts(
             counted=restarts.counted + int(end.cause.counted),
             uncounted=restarts.uncounted + int(not end.cause.counted),
+            unschedulable=(restarts.unschedulable or 0) + 1 if refused else None,
         ),
     )
     reason = Reason.WORKER_FAILED if end.cause.counted else Reason.WORKER_LOST
+    if refused and seen.claims.unbound:
+        reason = Reason.CLAIM_NOT_BOUND
     draft.false(ConditionType.RUNNING, Reason.NOT_RUNNING, sentence(end))
     nodes = {place.node for place in status.placement}
     elsewhere = end.cause in (Cause.UNSCHEDULABLE, Cause.NODE_LOST, Cause.EVICTED, Cause.PREEMPTED)
@@ -107,12 +126,14 @@ def _tell_running(look: Look, gang: dict[int, PodView]) -> None:
         draft.false(ConditionType.RESTARTING, Reason.RESTARTED if seen.job.status.restarts else None)
         draft.false(ConditionType.RECONCILING)
         draft.false(ConditionType.STALLED)
+        look.end_back_off()
         return
     stuck = next((p for p in gang.values() if p.waiting_reason in PULL_PROBLEMS), None) or next(
         (p for p in gang.values() if p.waiting_reason.endswith("Error")), None
     )
     if stuck is None:
-        return  # starting: the status already says so, and a write per pod that starts would tell nobody more
+        _tell_starting(look, gang)
+        return
     message = f"worker {stuck.rank} ({stuck.name}): {stuck.waiting_reason}: {stuck.waiting_message}"
     pull = stuck.waiting_reason in PULL_PROBLEMS
     reason = Reason.IMAGE_PULL_FAILED if pull else Reason.PODS_STARTING
@@ -127,6 +148,29 @@ def _tell_running(look: Look, gang: dict[int, PodView]) -> None:
         look.announce(reason, message)
         draft.false(ConditionType.RUNNING, reason, message)
         look.reconciling(message, reason)
+
+
+def _tell_starting(look: Look, gang: dict[int, PodView]) -> None:
+    """Say what pods without a node wait for, where that is known.
+
+    Otherwise the status already says that they start, and a write per pod would tell nobody more.
+    """
+    seen = look.seen
+    homeless = [pod for pod in gang.values() if not pod.bound and not pod.finished]
+    if not homeless:
+        return
+    oldest = max(age_seconds(pod, seen) for pod in homeless)
+    if any(pod.unschedulable for pod in homeless):
+        look.look_again(BIND_PATIENCE_SECONDS - oldest + END_MARGIN_SECONDS)
+    if not seen.claims.unbound:
+        return
+    if oldest < CLAIM_PATIENCE_SECONDS:
+        look.look_again(CLAIM_PATIENCE_SECONDS - oldest + END_MARGIN_SECONDS)
+        return
+    look.reconciling(
+        f"{len(homeless)} of {len(gang)} pods have no node yet: {not_bound(seen.claims.unbound)}",
+        Reason.CLAIM_NOT_BOUND,
+    )
 
 
 def _refused(look: Look, refusal: Refusal) -> None:

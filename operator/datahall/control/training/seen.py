@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from datahall.api.conditions import ConditionType, is_true
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import LastCheckpoint, Placement, Progress, TrainingJob
+from datahall.control.claims import Claims
 from datahall.control.views import PodView
 
 
@@ -47,6 +48,29 @@ class Refusal:
     final: bool
 
 
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """An object of a job that was deleted, under a name that the present job of that name needs.
+
+    Attributes:
+        kind: its kind.
+        name: its name.
+        owner_uid: the uid of the earlier job.
+    """
+
+    kind: str
+    name: str
+    owner_uid: str
+
+    @property
+    def sentence(self) -> str:
+        """What is in the way, and that nobody has to do anything."""
+        return (
+            f'{self.kind} "{self.name}" of an earlier TrainingJob of this name (uid {self.owner_uid}) is still there;'
+            " this one goes on as soon as it is gone"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """All that is known when a job is looked at.
@@ -57,7 +81,8 @@ class Seen:
         pods: its pods, of every generation.
         admitted: the placement that the planner decided and the status does not have yet.
         waiting: why the planner has it wait, where it does.
-        missing_claims: claims that its spec names and that do not exist.
+        claims: what is wrong with the claims that its spec names.
+        left_behind: what an earlier job of its name left and a child of it needs the name of.
         report: the newest report of this job.
         refusal: what the API server said to a child of the present generation.
         lost_nodes: nodes that have not answered for a while, or are gone.
@@ -71,7 +96,8 @@ class Seen:
     deleting: bool = False
     admitted: tuple[Placement, ...] | None = None
     waiting: Waiting | None = None
-    missing_claims: tuple[str, ...] = ()
+    claims: Claims = field(default_factory=Claims)
+    left_behind: LeftBehind | None = None
     report: Report | None = None
     refusal: Refusal | None = None
     lost_nodes: frozenset[str] = frozenset()

@@ -6,7 +6,10 @@ from datahall.api.conditions import ConditionType, is_true
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import Placement
 from datahall.control import times
-from datahall.control.training.look import Look
+from datahall.control.training.look import END_MARGIN_SECONDS, Look
+from datahall.control.training.obstacles import obstacle
+from datahall.control.training.seen import LeftBehind
+from datahall.control.views import PodView
 
 WAIT_MESSAGE_EVERY_SECONDS = 15.0
 """Shortest time between two status writes that change only the numbers of a waiting message."""
@@ -15,29 +18,41 @@ WAIT_MESSAGE_EVERY_SECONDS = 15.0
 def wait(look: Look) -> None:
     """It holds no place: tell why, or take the place that the planner has found."""
     seen, draft = look.seen, look.draft
-    now = times.to_text(seen.now)
+    left_behind = seen.left_behind
     leaving = [pod for pod in seen.pods if not pod.finished]
     if leaving:
         # What it held is not free yet; only then may it wait in line for something new.
         look.stop(leaving)
         look.look_again(5)
-    elif seen.admitted is not None and not seen.missing_claims and seen.refusal is None:
-        _admit(look, seen.admitted)
-        return
-    elif not seen.missing_claims and seen.refusal is None and seen.waiting is None:
-        # The planner has not looked at it yet. Its answer comes within a moment and makes one write, not two.
-        look.silent = not is_true(seen.job.status.conditions, ConditionType.SUSPENDED)
-        return
+        left_behind = left_behind or _left_behind(look, leaving)
+    in_the_way = obstacle(seen.job, claims=seen.claims, left_behind=left_behind, now=seen.now)
+    if not leaving and in_the_way is None and seen.refusal is None:
+        if seen.admitted is not None:
+            _admit(look, seen.admitted)
+            return
+        if seen.waiting is None:
+            # The planner has not looked at it yet. Its answer comes within a moment and makes one write, not two.
+            look.silent = not is_true(seen.job.status.conditions, ConditionType.SUSPENDED)
+            return
     if seen.job.status.queued_time is None:
-        draft.set(queued_time=now)
-    if seen.missing_claims:
-        names = ", ".join(f'"{name}"' for name in seen.missing_claims)
-        message = f"PersistentVolumeClaim {names} does not exist in namespace {seen.job.metadata.namespace}"
-        _tell_waiting(look, Reason.CLAIM_NOT_FOUND, message)
+        draft.set(queued_time=times.to_text(seen.now))
+    if in_the_way is not None:
+        _tell_waiting(look, in_the_way.reason, in_the_way.message)
+        if in_the_way.seconds is not None:
+            look.look_again(in_the_way.seconds + END_MARGIN_SECONDS)
     elif seen.refusal is not None:
         _tell_waiting(look, Reason.REQUEST_REFUSED, seen.refusal.message)
     elif seen.waiting is not None:
         _tell_waiting(look, seen.waiting.reason, seen.waiting.message)
+
+
+def _left_behind(look: Look, leaving: list[PodView]) -> LeftBehind | None:
+    """The first of the pods that are not this job's: of one that had its name before."""
+    uid = look.seen.job.metadata.uid
+    for pod in leaving:
+        if pod.owner_uid not in ("", uid):
+            return LeftBehind("Pod", pod.name, pod.owner_uid)
+    return None
 
 
 def _tell_waiting(look: Look, reason: Reason, message: str) -> None:
