@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-from local_cluster import binaries
 
 pytestmark = pytest.mark.apiserver  # needs a compiled helm, as those tests need a compiled API server
 
@@ -21,32 +17,6 @@ CHART = ROOT / "charts" / "datahall"
 NAMESPACE = "hall"
 
 Objects = dict[tuple[str, str], dict[str, Any]]
-Render = Callable[..., Objects]
-
-
-@pytest.fixture(scope="session")
-def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
-    program = binaries.ensure("helm")["helm"]
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
-
-    return run
-
-
-@pytest.fixture
-def render(helm, tmp_path) -> Render:
-    def run(**values: Any) -> Objects:
-        file = tmp_path / "values.yaml"
-        file.write_text(yaml.safe_dump(values), encoding="utf-8")
-        result = helm("template", "release", str(CHART), "--namespace", NAMESPACE, "--values", str(file))
-        assert result.returncode == 0, result.stderr
-        found = [item for item in yaml.safe_load_all(result.stdout) if item]
-        objects = {(item["kind"], item["metadata"]["name"]): item for item in found}
-        assert len(objects) == len(found)
-        return objects
-
-    return run
 
 
 def operator_pod(objects: Objects) -> dict[str, Any]:
@@ -330,15 +300,6 @@ def test_a_priority_class_of_ones_own_or_none_is_used(render):
 def test_the_operator_reads_every_variable_that_it_is_given(render):
     settings = (ROOT / "operator" / "datahall" / "control" / "settings.py").read_text(encoding="utf-8")
     assert [name for name in environment(render()) if not re.search(rf"[\"']{name}[\"']", settings)] == []
-
-
-def test_the_dashboard_asks_for_metrics_that_there_are():
-    defined = (ROOT / "operator" / "datahall" / "control" / "metrics.py").read_text(encoding="utf-8")
-    asked = set(
-        re.findall(r"\bdatahall_[a-z_]+", (CHART / "files" / "dashboard.json").read_text(encoding="utf-8"))
-    )
-    assert asked
-    assert [name for name in asked if f'"{name.removesuffix("_bucket")}"' not in defined] == []
 
 
 def test_the_network_policy_lets_in_reports_and_metrics_and_lets_out_dns_and_the_api_server(render):
