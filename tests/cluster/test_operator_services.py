@@ -67,8 +67,11 @@ async def replicas(cluster: Cluster) -> list[dict[str, Any]]:
     return [pod for pod in listed["items"] if "deletionTimestamp" not in pod["metadata"]]
 
 
-async def all_ready(cluster: Cluster, *, digest: str = "") -> None:
-    """Play the kubelet until the service is Ready: each replica runs and answers, each that is to go goes."""
+async def all_ready(cluster: Cluster, *, digest: str = "", stays_ready: bool = False) -> None:
+    """Play the kubelet until the service is Ready: each replica runs and answers, each that is to go goes.
+
+    With `stays_ready`, it is Ready all the time: replicas are only replaced.
+    """
 
     async def ready() -> bool:
         await cluster.reap()
@@ -90,6 +93,7 @@ async def all_ready(cluster: Cluster, *, digest: str = "") -> None:
                     )
         status = await cluster.status("digits", INFERENCE_SERVICES)
         serves = condition_of(status, "Ready")["status"] == "True"
+        assert serves or not stays_ready, condition_of(status, "Ready")
         settled = condition_of(status, "Reconciling")["status"] == "False"
         return serves and settled and digest in json.dumps(status.get("model", {}))
 
@@ -134,7 +138,7 @@ async def test_it_waits_for_its_job_serves_rolls_and_scales(cluster: Cluster) ->
     await cluster.delete(PODS, "digits-g1-0", grace_seconds=0)
     assert condition_of(await cluster.status("digits", INFERENCE_SERVICES), "Ready")["status"] == "True"
     await trained(cluster, OTHER)
-    await all_ready(cluster, digest=OTHER)
+    await all_ready(cluster, digest=OTHER, stays_ready=True)
     assert all(OTHER in json.dumps(pod["spec"]) for pod in await replicas(cluster))
 
 

@@ -45,9 +45,9 @@ TRAINING_JOB_CONDITIONS: dict[ConditionType, str] = {
 """What each condition of a TrainingJob means when it is True."""
 
 INFERENCE_SERVICE_CONDITIONS: dict[ConditionType, str] = {
-    ConditionType.READY: "Every replica that the spec asks for serves the pinned model.",
+    ConditionType.READY: "As many replicas as the spec asks for answer requests, and none ends again and again.",
     ConditionType.MODEL_READY: "The model to serve is known and complete.",
-    ConditionType.REPLICAS_READY: "Every replica answers requests, and none ends again and again.",
+    ConditionType.REPLICAS_READY: "As many replicas as asked for answer; in a roll-out, some with the version before.",
     ConditionType.GPU_AVAILABLE: "The queue's quota and the nodes have the GPUs that the replicas need.",
     ConditionType.RECONCILING: "The operator has not caught up with the spec yet, or replicas are being replaced.",
     ConditionType.STALLED: "Only a person can help; the message says how.",

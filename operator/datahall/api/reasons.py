@@ -138,7 +138,7 @@ class Reason(StrEnum):
     DEADLINE_EXCEEDED = "DeadlineExceeded", _WARNING, "activeDeadlineSeconds passed before the job ended."
 
     # Serving
-    SERVING = "Serving", _NORMAL, "Every replica that the spec asks for answers requests."
+    SERVING = "Serving", _NORMAL, "As many replicas as the spec asks for answer requests."
     MODEL_PINNED = "ModelPinned", _NORMAL, "The model is known; status.model has its place and digest."
     TRAINING_JOB_NOT_FOUND = (
         "TrainingJobNotFound",

@@ -490,24 +490,96 @@ def test_scaled_to_zero_is_as_asked():
     assert world.condition("Reconciling")[0] == "False"
 
 
-def test_a_roll_out_is_not_ready_before_every_replica_has_the_new_model():
+def rolling(*, gpus: int = 0, updated: int = 1, ready: int = 2) -> World:
+    """A service that was Ready and rolls over to another model: three pods, so many of them new and ready."""
+    world = serving(gpus=gpus)
+    world.job = job(state="Succeeded", output=AGAIN, uid="job-2")
+    world.settle()
+    world.pod("s-1", ready=ready > 2, gpus=gpus)
+    world.controller(updated=updated, ready=ready, replicas=3)
+    return world
+
+
+def test_a_roll_out_stays_ready_while_enough_replicas_answer_and_says_how_far_it_is():
     world = serving()
     world.job = job(state="Succeeded", output=AGAIN, uid="job-2")
     world.settle()
-    assert world.condition("Ready") == ("False", "RollingOut")
-    assert world.condition("Reconciling") == ("True", "RollingOut")
-    world.pod("s-1", ready=True)
-    world.controller(updated=1, ready=3, replicas=3)
-    world.settle()
-    assert world.condition("Ready") == ("False", "RollingOut")
-    assert world.message("Ready") == "1 of 2 replicas have the present model and spec, 3 are ready"
-    world.pod("s-2", ready=True)
-    del world.pods["r-1"]
-    world.controller(updated=2, ready=3, replicas=3)
-    world.settle()
-    assert world.condition("Ready")[0] == "False", "an old replica still answers"
+    for updated, ready, gone in ((0, 2, None), (1, 3, None), (1, 2, "r-1"), (2, 3, None)):
+        if updated:
+            world.pod(f"s-{updated}", ready=True)
+            world.pods.pop(gone, None)
+            world.controller(updated=updated, ready=ready, replicas=3)
+            world.settle()
+        text = f"{updated} of 2 replicas run the present version, {ready} are available"
+        assert world.condition("Ready") == ("True", "Serving")
+        assert world.condition("ReplicasReady") == ("True", "RollingOut")
+        assert world.condition("Reconciling") == ("True", "RollingOut")
+        assert world.message("Ready") == world.message("Reconciling") == text
+        assert world.status.updated_replicas == updated
+        assert world.status.state == "Ready"
     del world.pods["r-2"]
     world.controller(updated=2, ready=2)
+    world.settle()
+    assert world.condition("Ready") == ("True", "Serving")
+    assert world.condition("Reconciling") == ("False", "UpToDate")
+    assert world.news == ["ReplicasStarting", "Serving"]
+
+
+def test_a_roll_out_is_not_ready_once_fewer_than_asked_for_answer():
+    world = rolling()
+    world.pod("r-2")
+    world.settle()
+    assert world.condition("Ready") == ("False", "RollingOut")
+    assert world.message("Ready") == "1 of 2 replicas run the present version, 1 are available"
+    world.pod("r-2", ready=True)
+    world.settle()
+    assert world.condition("Ready") == ("True", "Serving")
+
+
+def test_a_roll_out_is_not_ready_while_the_new_version_ends_again_and_again():
+    world = rolling()
+    waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+    ended = {"state": waiting, "restartCount": 2, "lastState": {"terminated": BAD_MODEL}}
+    world.pod("s-1", containerStatuses=[ended])
+    world.settle()
+    assert world.condition("Ready") == ("False", "ReplicaFailing")
+    assert "model.uri: no manifest.json" in world.message("Ready")
+
+
+def test_a_roll_out_without_room_for_one_more_stays_ready_and_says_so():
+    world = rolling(gpus=1)
+    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/8 nodes"}
+    world.pod("s-1", gpus=1, phase="Pending", conditions=[scheduled])
+    del world.pods["s-1"]["spec"]["nodeName"]
+    world.settle()
+    assert world.condition("GPUAvailable") == ("False", "NoRoom")
+    assert world.condition("Ready") == ("True", "Serving")
+    assert world.condition("Reconciling") == ("True", "NoRoom")
+    assert world.message("Reconciling") == (
+        "1 of 2 replicas run the present version, 2 are available; the next has no room: s-1: 0/8 nodes"
+    )
+    world.pod("r-2", gpus=1)
+    world.settle()
+    assert world.condition("Ready") == ("False", "NoRoom")
+
+
+def test_a_roll_out_that_is_refused_stays_ready_and_says_so():
+    world = serving()
+    world.edit(timeoutSeconds=20)
+    world.seen["refusal"] = "deployments.apps: exceeded quota"
+    world.settle()
+    assert world.condition("Ready") == ("True", "Serving")
+    assert world.condition("Reconciling") == ("True", "RequestRefused")
+    assert "exceeded quota" in world.message("Reconciling")
+
+
+def test_more_replicas_are_not_ready_before_they_answer():
+    world = serving()
+    world.edit(replicas={"min": 3})
+    world.settle()
+    assert world.condition("Ready")[0] == "False"
+    world.pod("r-3", ready=True)
+    world.controller(updated=3, ready=3)
     world.settle()
     assert world.condition("Ready") == ("True", "Serving")
 

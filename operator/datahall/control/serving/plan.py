@@ -29,6 +29,9 @@ from datahall.control.training.pods import claims
 from datahall.control.views import PULL_PROBLEMS, DeploymentView, PodView
 from datahall.kube.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES
 
+_ON_THE_WAY = (Reason.ROLLING_OUT, Reason.REQUEST_REFUSED)
+"""Enough replicas answer, and yet they are not all as the spec says."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
@@ -202,39 +205,37 @@ def _apply(look: _Look, model: PinnedModel, replicas: int) -> None:
 
 
 def _replicas(look: _Look) -> _Verdict:
-    """How the replicas do."""
+    """How the replicas do: whether enough of them answer, of whichever version, and what is still to come."""
     seen, draft, wanted = look.seen, look.draft, look.seen.service.spec.replicas.min
     pods = [pod for pod in seen.pods if not pod.finished and pod.deleted_at is None]
-    ready = sum(pod.ready for pod in pods)
-    current = seen.deployment
-    draft.set(replicas=len(pods), ready_replicas=ready, updated_replicas=current.updated if current else 0)
+    ready, current = sum(pod.ready for pod in pods), seen.deployment
+    changing = any(action.resource == DEPLOYMENTS for action in look.actions)
+    known = current is not None and not changing and current.observed_generation >= current.generation
+    updated = current.updated if current is not None and known else 0
+    draft.set(replicas=len(pods), ready_replicas=ready, updated_replicas=updated)
     failing = _failing(seen.pods)
     draft.set(failure=failing)
     if failing is not None:
         return _Verdict(False, Reason.REPLICA_FAILING, f"{failing.pod}: {failing.cause}: {failing.message}")
+    # The Deployment knows how long a replica has been ready; the pods know first when one is not any more.
+    available = min(ready, current.available) if current is not None else 0
+    enough = 0 < wanted <= available
     if seen.refusal:
-        return _Verdict(False, Reason.REQUEST_REFUSED, seen.refusal)
+        return _Verdict(enough, Reason.REQUEST_REFUSED, seen.refusal)
     before = find_condition(seen.service.status.conditions, ConditionType.REPLICAS_READY)
     if look.actions and before is not None and before.reason == Reason.REQUEST_REFUSED:
         # Tried again now; until it is known to go through, the old sentence is the true one.
-        return _Verdict(False, Reason.REQUEST_REFUSED, before.message)
-    if current is None or any(action.resource == DEPLOYMENTS for action in look.actions):
-        text = "no replica yet" if not pods else "replicas are being replaced"
-        return _Verdict(False, Reason.REPLICAS_STARTING if not pods else Reason.ROLLING_OUT, text)
-    if wanted == 0:
+        return _Verdict(enough, Reason.REQUEST_REFUSED, before.message)
+    if current is None or (changing and not pods):
+        return _Verdict(False, Reason.REPLICAS_STARTING, "no replica yet")
+    if wanted == 0 and not changing:
         return _Verdict(not pods, Reason.SCALED_TO_ZERO, "spec.replicas.min is 0: nothing serves")
-    caught_up = current.observed_generation >= current.generation
-    if not caught_up or current.updated < wanted or current.replicas > current.updated:
-        text = f"{current.updated} of {wanted} replicas have the present model and spec, {ready} are ready"
-        rolling = ready > 0 and is_true(seen.service.status.conditions, ConditionType.REPLICAS_READY)
-        if not pods or (caught_up and current.replicas <= current.updated and ready < wanted):
-            return _Verdict(False, Reason.REPLICAS_STARTING, text)  # none is being replaced
-        return _Verdict(rolling and ready >= wanted, Reason.ROLLING_OUT, text)
-    if current.ready < wanted or ready < wanted:
-        return _Verdict(
-            False, Reason.REPLICAS_STARTING, f"{min(ready, current.ready)} of {wanted} replicas are ready"
-        )
-    return _Verdict(True, Reason.REPLICAS_READY, f"{ready} of {wanted} replicas are ready")
+    text = f"{updated} of {wanted} replicas run the present version, {available} are available"
+    if not known or current.replicas > updated:
+        return _Verdict(enough, Reason.ROLLING_OUT if pods else Reason.REPLICAS_STARTING, text)
+    if updated < wanted or not enough:
+        return _Verdict(False, Reason.REPLICAS_STARTING, f"{available} of {wanted} replicas are ready")
+    return _Verdict(True, Reason.REPLICAS_READY, f"{available} of {wanted} replicas are ready")
 
 
 def _failing(pods: tuple[PodView, ...]) -> ReplicaFailure | None:
@@ -259,23 +260,26 @@ def _failing(pods: tuple[PodView, ...]) -> ReplicaFailure | None:
 
 
 def _conclude(look: _Look, model: _Verdict, room: _Verdict, replicas: _Verdict) -> None:
-    draft = look.draft
+    draft, parts = look.draft, (model, room, replicas)
     draft.condition(ConditionType.MODEL_READY, model.ok, model.reason, model.message)
     draft.condition(ConditionType.GPU_AVAILABLE, room.ok, room.reason, room.message)
     draft.condition(ConditionType.REPLICAS_READY, replicas.ok, replicas.reason, replicas.message)
-    parts = (model, room, replicas)
-    bad = next((part for part in parts if not part.ok), None)
-    if bad is None and replicas.reason is Reason.SCALED_TO_ZERO:
-        draft.condition(ConditionType.READY, True, Reason.SCALED_TO_ZERO, replicas.message)
-    elif bad is None:
-        draft.condition(ConditionType.READY, True, Reason.SERVING, replicas.message)
-    else:
+    # A roll-out needs room for one replica more. Until there is some, the old ones answer.
+    spare = room.reason is Reason.NO_ROOM and replicas.ok
+    bad = next((part for part in parts if not part.ok and not (spare and part is room)), None)
+    if bad is not None:
         draft.condition(ConditionType.READY, False, bad.reason, bad.message)
-    settled = bad is None and replicas.reason is not Reason.ROLLING_OUT
-    moving = replicas if bad is None else bad
-    if settled:
+    elif replicas.reason is Reason.SCALED_TO_ZERO:
+        draft.condition(ConditionType.READY, True, Reason.SCALED_TO_ZERO, replicas.message)
+    else:
+        draft.condition(ConditionType.READY, True, Reason.SERVING, replicas.message)
+    if bad is None and spare:
+        message = f"{replicas.message}; the next has no room: {room.message}"
+        draft.condition(ConditionType.RECONCILING, True, room.reason, message)
+    elif bad is None and replicas.reason not in _ON_THE_WAY:
         draft.condition(ConditionType.RECONCILING, False, Reason.UP_TO_DATE)
     else:
+        moving = replicas if bad is None else bad
         draft.condition(ConditionType.RECONCILING, True, moving.reason, moving.message)
     stalled = next((part for part in parts if part.stalled), None)
     if stalled is not None:
