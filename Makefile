@@ -62,6 +62,10 @@ generate: $(STAMP) ## Write what is generated: CRDs, the chart's copies, the API
 bench-control: $(STAMP) ## Jobs per second of the operator, as one JSON object.
 	@$(PYTHON) -m bench.control
 
+.PHONY: bench-packing
+bench-packing: $(STAMP) ## How full a hall gets, beside the published rules. TRACES="default gpuspec33" SEEDS=10.
+	@$(PYTHON) -m bench.packing $(if $(TRACES),--traces "$(TRACES)") $(if $(SEEDS),--seeds $(SEEDS))
+
 .PHONY: lock
 lock: ## Resolve the pinned requirements anew (hashes, no addresses).
 	$(COMPILE) -o requirements/dev.txt --extra operator operator/pyproject.toml trainer_image/pyproject.toml requirements/dev.in

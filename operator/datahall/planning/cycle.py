@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datahall.planning import messages
-from datahall.planning.packing import (
+from datahall.planning.packing.best_fit import (
     Fit,
     best_fit,
     fits_when_empty,

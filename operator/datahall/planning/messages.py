@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datahall.planning.packing import eligible, has_model, workers_that_fit
+from datahall.planning.packing.best_fit import eligible, has_model, workers_that_fit
 from datahall.planning.quota import QuotaBook
 from datahall.planning.shape import Shape
 from datahall.planning.state import CPU, GPU, MEMORY, BoolArray, Holder, NodeArrays

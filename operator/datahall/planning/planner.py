@@ -8,7 +8,7 @@ from __future__ import annotations
 from datahall.planning import messages
 from datahall.planning.cycle import Cycle
 from datahall.planning.ordering import WaitingLine
-from datahall.planning.packing import Fit, eligible, workers_that_fit
+from datahall.planning.packing.best_fit import Fit, eligible, workers_that_fit
 from datahall.planning.quota import QuotaBook
 from datahall.planning.shape import Shape
 from datahall.planning.state import Holder, NodeArrays
