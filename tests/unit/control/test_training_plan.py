@@ -206,6 +206,18 @@ def test_a_pod_of_an_earlier_job_of_the_name_that_still_leaves_is_named():
     assert "Restarting" not in world.true()
 
 
+def test_an_orphan_of_an_earlier_job_of_the_name_is_named_and_stopped():
+    world = running()
+    world.raw["status"] = {}
+    for pod in world.pods.values():
+        del pod["metadata"]["ownerReferences"]
+    world.look()
+    message = world.condition("Queued").message
+    assert message.startswith('Pod "digits-g1-0" of an earlier TrainingJob of this name is still there')
+    world.settle()
+    assert world.created()[-2:] == ["digits-g1-0", "digits-g1-1"]
+
+
 def test_a_pod_of_an_earlier_job_is_never_taken_for_one_of_this_job():
     world = running()
     for rank in (0, 1):

@@ -55,7 +55,7 @@ class LeftBehind:
     Attributes:
         kind: its kind.
         name: its name.
-        owner_uid: the uid of the earlier job.
+        owner_uid: the uid of the earlier job, "" where it was deleted in a way that leaves orphans.
     """
 
     kind: str
@@ -65,8 +65,9 @@ class LeftBehind:
     @property
     def sentence(self) -> str:
         """What is in the way, and that nobody has to do anything."""
+        owner = f" (uid {self.owner_uid})" if self.owner_uid else ""
         return (
-            f'{self.kind} "{self.name}" of an earlier TrainingJob of this name (uid {self.owner_uid}) is still there;'
+            f'{self.kind} "{self.name}" of an earlier TrainingJob of this name{owner} is still there;'
             " this one goes on as soon as it is gone"
         )
 

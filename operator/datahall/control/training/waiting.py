@@ -50,7 +50,7 @@ def _left_behind(look: Look, leaving: list[PodView]) -> LeftBehind | None:
     """The first of the pods that are not this job's: of one that had its name before."""
     uid = look.seen.job.metadata.uid
     for pod in leaving:
-        if pod.owner_uid not in ("", uid):
+        if pod.owner_uid != uid:
             return LeftBehind("Pod", pod.name, pod.owner_uid)
     return None
 
