@@ -111,6 +111,11 @@ class ApiServer:
         """The certificate of the authority that signed the server's."""
         return self.folder / "ca.crt"
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The running processes by program, for whoever measures them."""
+        return {name: process.pid for name, process in self._processes.items()}
+
     def connect(self) -> Rest:
         """A connection as administrator."""
         return Rest(url=self.url, token=self.token, context=ssl.create_default_context(cafile=str(self.ca)))

@@ -40,6 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("env", help='print what a shell needs: eval "$(... env)"').set_defaults(run=_env)
     commands.add_parser("images", help="build both images and import them").set_defaults(run=_images)
 
+    commands.add_parser(
+        "prepare", help="build programs and images into the cache, and start nothing"
+    ).set_defaults(run=_prepare)
+
     api = commands.add_parser("api", help="run a control plane without a real node, in the foreground")
     api.add_argument(
         "--nodes", type=int, default=0, help="fake GPU nodes, played by KWOK (default 0: no KWOK)"
@@ -120,6 +124,12 @@ def _images(_: argparse.Namespace) -> None:
     cluster.bring_images()
     for image in images.IMAGES:
         print(*image.names())
+
+
+def _prepare(_: argparse.Namespace) -> None:
+    from local_cluster import cluster, current
+
+    cluster.prepare(with_images=not current.chosen())
 
 
 def _api(options: argparse.Namespace) -> None:

@@ -80,6 +80,17 @@ def up(*, with_images: bool = True) -> None:
     say(f"cluster is up: export KUBECONFIG={site.kubeconfig}")
 
 
+def prepare(*, with_images: bool = True) -> None:
+    """Build what `up` and the API mode need, and start nothing; whoever needs it meanwhile waits for its part."""
+    if with_images:
+        machine.check(Site(), images=True)
+    with ThreadPoolExecutor(1) as pool:
+        building = [pool.submit(images.build, image) for image in images.IMAGES if with_images]
+        binaries.ensure(*binaries.PROGRAMS)
+        for each in building:
+            each.result()
+
+
 def _bring_cluster(site: Site, pool: ThreadPoolExecutor, runtime: threading.Event) -> None:
     """Everything but the images; sets `runtime` once containerd can take some."""
     programs = binaries.ensure(*_NODE_PROGRAMS)

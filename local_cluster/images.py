@@ -99,11 +99,16 @@ def files_hash(root: Path, names: Iterable[str], *, salt: str = "") -> str:
 
 def build(image: Image) -> None:
     """Bring the image's layout up to date; returns at once when it is."""
-    wanted = (
-        image.content_hash()
-    )  # Before the build: files that change meanwhile give another hash next time.
     if image.built():
         return
+    with file_lock(image.layout.with_name("build.lock"), waiting_for=f"image {image.name}"):
+        if not image.built():  # by another process while we waited
+            _build(image)
+
+
+def _build(image: Image) -> None:
+    # Before the build: files that change meanwhile give another hash next time.
+    wanted = image.content_hash()
     base = _base()
     started = time.monotonic()
     say(f"image {image.name}: building")

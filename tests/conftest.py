@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -28,6 +29,13 @@ from local_cluster.gpu_nodes import Layout  # noqa: E402
 # On Python 3.11 the first `get_event_loop` of the main thread, which plugins call even for tests without a loop, makes
 # one that nobody closes. Told once that there is none, it makes none.
 asyncio.set_event_loop(None)
+
+
+# How fast examples are made depends on what else the machine does, and says nothing about the code.
+hypothesis.settings.register_profile(
+    "datahall", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("datahall")
 
 
 @pytest.fixture(scope="session")

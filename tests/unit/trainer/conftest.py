@@ -177,6 +177,14 @@ class Gang:
             time.sleep(0.02)
         return [self._codes[rank] for rank in range(len(self._pids))]
 
+    def await_end(self, rank: int, seconds: float) -> None:
+        """Wait until one rank has ended."""
+        deadline = time.monotonic() + seconds
+        while (code := self._zygote.ask(poll=self._pids[rank])) is None:
+            assert time.monotonic() < deadline, self.logs()
+            time.sleep(0.02)
+        self._codes[rank] = code
+
     def running(self) -> bool:
         for rank, pid in enumerate(self._pids):
             if rank not in self._codes and (code := self._zygote.ask(poll=pid)) is not None:
