@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from datahall.control.workqueue import Lane
+
 _FINE = (
     0.001,
     0.0025,
@@ -28,8 +30,13 @@ _FINE = (
 )
 
 LEADER = Gauge("datahall_leader", "1 while this process leads, else 0.")
-QUEUE_DEPTH = Gauge("datahall_queue_depth", "Keys that are ready to be reconciled.")
-QUEUE_OLDEST = Gauge("datahall_queue_oldest_seconds", "How long the oldest ready key has waited.")
+QUEUE_DEPTH = Gauge("datahall_queue_depth", "Keys that are ready to be reconciled, by lane.", ["lane"])
+QUEUE_OLDEST = Gauge(
+    "datahall_queue_oldest_seconds", "How long the oldest of them has waited, by lane.", ["lane"]
+)
+for _lane in Lane:  # there from the start, so that an alert knows "none" from "unknown"
+    QUEUE_DEPTH.labels(_lane)
+    QUEUE_OLDEST.labels(_lane)
 RECONCILES = Counter(
     "datahall_reconcile_total", "Reconciles that ended, by kind and outcome.", ["kind", "outcome"]
 )

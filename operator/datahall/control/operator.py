@@ -27,7 +27,7 @@ from datahall.control.scheduling import Scheduling
 from datahall.control.settings import Settings
 from datahall.control.tables import Tables
 from datahall.control.web import Health, serve
-from datahall.control.workqueue import Key, WorkQueue
+from datahall.control.workqueue import Key, Lane, WorkQueue
 from datahall.kube import ConflictError, KubeClient, KubeError, NotFoundError, TooManyRequestsError
 from datahall.kube.client import CallRecord
 from datahall.kube.resources import INFERENCE_SERVICES, QUEUES, TRAINING_JOBS
@@ -36,6 +36,9 @@ log = structlog.get_logger(__name__)
 
 PLAN_DELAY_SECONDS = 0.02
 """Changes come in bursts; the planner waits this long to decide on all of a burst at once."""
+
+MAKERS = 8
+"""Objects whose children are made at the same time."""
 
 STUCK_SECONDS = 300.0
 LEAVE_SECONDS = 10.0
@@ -166,49 +169,52 @@ class Operator:
         self._dispatch.everything()
         self._leads = True
         metrics.LEADER.set(1)
-        await _all(*(self._worker() for _ in range(self._settings.workers)))
+        await _all(
+            *(self._worker(Lane.LOOK) for _ in range(self._settings.workers)),
+            *(self._worker(Lane.MAKE) for _ in range(MAKERS)),
+        )
 
-    async def _worker(self) -> None:
+    async def _worker(self, lane: Lane) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            key, since = await self._queue.get()
+            key, since = await self._queue.get(lane)
             if not self._leads:
                 self._queue.done(key)
                 return
             started = self._in_work[key] = loop.time()
             try:
-                outcome = await self._reconcile(key, since)
+                outcome = await self._reconcile(key, lane, since)
             finally:
                 del self._in_work[key]
                 self._queue.done(key)
             metrics.RECONCILES.labels(key.kind, outcome).inc()
             metrics.RECONCILE_SECONDS.labels(key.kind).observe(loop.time() - started)
 
-    async def _reconcile(self, key: Key, since: float) -> str:
+    async def _reconcile(self, key: Key, lane: Lane, since: float) -> str:
         """Look at one key; every outcome has a name, and none of them is silence."""
         reconcile_id = os.urandom(4).hex()
         logger = log.bind(kind=key.kind, namespace=key.namespace, name=key.name, reconcile_id=reconcile_id)
         try:
-            wrote = await self._reconcilers.reconcile(key)
+            wrote = await self._reconcilers.reconcile(key, lane)
         except NotLeadingError:
             raise LeaseLostError("the lease ran out in the middle of a reconcile") from None
         except ConflictError as error:
             # The store is behind: take the newest state in, then look again.
             logger.debug("conflict", error=str(error))
             await self._refresh(key)
-            self._queue.retry(key)
+            self._queue.retry(key, lane)
             return "conflict"
         except KubeError as error:
             asked = error.retry_after_seconds if isinstance(error, TooManyRequestsError) else 0.0
-            delay = self._queue.retry(key, at_least=asked)
+            delay = self._queue.retry(key, lane, at_least=asked)
             logger.warning("reconcile failed", error=str(error), retry_seconds=delay)
             return "api_error"
         except Exception:
             # A bug with one object must not stop the work on all others; it is counted, logged and tried again.
-            delay = self._queue.retry(key)
+            delay = self._queue.retry(key, lane)
             logger.exception("reconcile crashed", retry_seconds=delay)
             return "crash"
-        self._queue.forget(key)
+        self._queue.forget(key, lane)
         if wrote:
             metrics.EVENT_TO_STATUS.labels(key.kind).observe(asyncio.get_running_loop().time() - since)
             logger.debug("status written")
@@ -255,8 +261,9 @@ class Operator:
         return "" if holder == self._settings.identity else holder.partition("/")[2]
 
     def _measure(self) -> None:
-        metrics.QUEUE_DEPTH.set(len(self._queue))
-        metrics.QUEUE_OLDEST.set(self._queue.oldest_seconds())
+        for lane in Lane:
+            metrics.QUEUE_DEPTH.labels(lane).set(self._queue.depth(lane))
+            metrics.QUEUE_OLDEST.labels(lane).set(self._queue.oldest_seconds(lane))
         states = Counter(view.job.status.state or "Pending" for view in self._tables.jobs if view.job)
         for state in (
             "Pending",

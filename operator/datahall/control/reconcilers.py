@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from datahall.api.conditions import ConditionType, is_true, set_condition
 from datahall.api.inferenceservice import InferenceService
@@ -28,12 +28,13 @@ from datahall.control.training.pods import read_claims, written_claims
 from datahall.control.training.seen import LeftBehind
 from datahall.control.training.waiting import WAIT_MESSAGE_EVERY_SECONDS
 from datahall.control.views import Ours, PodView
-from datahall.control.workqueue import Key, WorkQueue
+from datahall.control.workqueue import Key, Lane, WorkQueue
 from datahall.kube import ForbiddenError, InvalidError, KubeError, Resource
 from datahall.kube.resources import INFERENCE_SERVICES, PODS, QUEUES, TRAINING_JOBS
 
 NODE_LOST_AFTER_SECONDS = 40.0
 PODS_AT_ONCE = 16
+"""Writes of pods in flight, of all jobs together: more would only queue in the API server, before the statuses."""
 
 
 class Reconcilers:
@@ -61,21 +62,24 @@ class Reconcilers:
         self._settings = settings
         self._refusals = Refusals()
         self._told_invalid: dict[Key, tuple[str, int]] = {}
-        self._by_kind: dict[str, Callable[[Key], Awaitable[bool]]] = {
+        self._pod_slots = asyncio.Semaphore(PODS_AT_ONCE)
+        self._by_kind: dict[str, Callable[[Key, Lane], Awaitable[bool]]] = {
             JOB: self._job,
             SERVICE: self._service,
             QUEUE: self._quota,
             PLAN.kind: self._plan,
         }
 
-    async def reconcile(self, key: Key) -> bool:
+    async def reconcile(self, key: Key, lane: Lane = Lane.LOOK) -> bool:
         """Look at one key. Returns whether a status was written.
+
+        In the lane LOOK everything is done but children made: for those the key is handed on to the lane MAKE.
 
         Raises:
             KubeError: a write failed; look again later.
             NotLeadingError: this process may not write.
         """
-        return await self._by_kind[key.kind](key)
+        return await self._by_kind[key.kind](key, lane)
 
     def settle_all(self) -> None:
         """Tell the planner of every job, before it may decide anything: what is held must be known first."""
@@ -95,7 +99,7 @@ class Reconcilers:
 
     # ---- TrainingJob
 
-    async def _job(self, key: Key) -> bool:
+    async def _job(self, key: Key, lane: Lane) -> bool:
         view = self._tables.jobs.get(key.namespace, key.name)
         if view is None:
             return self._forget(key)
@@ -126,7 +130,11 @@ class Reconcilers:
             self._settings,
         )
         try:
-            return await self._carry_out(key, TRAINING_JOBS, view, job, plan)
+            return await (
+                self._make(key, plan)
+                if lane is Lane.MAKE
+                else self._carry_out(key, TRAINING_JOBS, view, job, plan)
+            )
         except (InvalidError, ForbiddenError, NameTakenError) as error:
             return self._refuse(key, view, error)
 
@@ -206,7 +214,7 @@ class Reconcilers:
 
     # ---- InferenceService
 
-    async def _service(self, key: Key) -> bool:
+    async def _service(self, key: Key, _: Lane) -> bool:
         view = self._tables.services.get(key.namespace, key.name)
         if view is None:
             return self._forget(key)
@@ -251,7 +259,7 @@ class Reconcilers:
 
     # ---- Queue and planner
 
-    async def _quota(self, key: Key) -> bool:
+    async def _quota(self, key: Key, _: Lane) -> bool:
         view = self._tables.queues.get("", key.name)
         if view is None:
             return self._forget(key)
@@ -280,7 +288,7 @@ class Reconcilers:
         )
         return True
 
-    async def _plan(self, _: Key) -> bool:
+    async def _plan(self, _: Key, __: Lane) -> bool:
         for news in self._scheduling.cycle():
             # Numbers of ten thousand waiting jobs move at every start and end; each is told of them now and then.
             delay = 0.0 if news.urgent else WAIT_MESSAGE_EVERY_SECONDS
@@ -292,7 +300,6 @@ class Reconcilers:
     async def _carry_out(
         self, key: Key, resource: Resource, view: Ours, body: TrainingJob | InferenceService, plan: Plan
     ) -> bool:
-        wrote = False
         if plan.status is not None:
             await self._executor.write_status(
                 resource,
@@ -301,17 +308,28 @@ class Reconcilers:
                 at_version=view.version,
                 meta={"name": view.name, "namespace": view.namespace},
             )
-            wrote = True
-        await self._run(plan.actions)
-        if any(isinstance(action, Create | Apply) for action in plan.actions):
+        await self._run([action for action in plan.actions if not isinstance(action, Create)])
+        if any(isinstance(action, Apply) for action in plan.actions):
             self._refusals.forget(key)  # what was refused has been made
+        if any(isinstance(action, Create) for action in plan.actions):
+            self._queue.add(key, Lane.MAKE)
         for news in plan.announcements:
             self._recorder.tell(resource.kind, view.namespace, view.name, view.uid, news)
         if plan.look_again_seconds is not None:
             self._queue.add_after(key, plan.look_again_seconds)
-        return wrote
+        return plan.status is not None
 
-    async def _run(self, actions: tuple[Action, ...]) -> None:
+    async def _make(self, key: Key, plan: Plan) -> bool:
+        """Make the children that a look found missing, if a fresh look says the same."""
+        if plan.status is not None:
+            self._queue.add(key)  # something has happened meanwhile: that is told first, here as everywhere
+            return False
+        await self._run(plan.actions)
+        if plan.actions:
+            self._refusals.forget(key)
+        return False
+
+    async def _run(self, actions: Sequence[Action]) -> None:
         """Everything in order, but pods side by side: a gang of a thousand must not take a thousand round trips."""
         for action in actions:
             if action.resource != PODS:
@@ -319,12 +337,16 @@ class Reconcilers:
         pods = [action for action in actions if action.resource == PODS]
         for start in range(0, len(pods), PODS_AT_ONCE):
             results = await asyncio.gather(
-                *(self._executor.run(action) for action in pods[start : start + PODS_AT_ONCE]),
+                *(self._run_pod(action) for action in pods[start : start + PODS_AT_ONCE]),
                 return_exceptions=True,
             )
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
+
+    async def _run_pod(self, action: Action) -> None:
+        async with self._pod_slots:
+            await self._executor.run(action)
 
     def _forget(self, key: Key) -> bool:
         """The object is gone, and all that was kept of it."""

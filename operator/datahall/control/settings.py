@@ -43,7 +43,7 @@ class Settings:
     """DATAHALL_PROBE_PORT, default 8081: /livez, /readyz, /metrics."""
 
     workers: int
-    """DATAHALL_WORKERS, default 16: reconciles in flight."""
+    """DATAHALL_WORKERS, default 16: looks in flight; making pods has workers of its own."""
 
     writes_per_second: float
     """DATAHALL_WRITES_PER_SECOND, default 500: ceiling of API writes, a brake for runaway loops."""

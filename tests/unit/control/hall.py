@@ -178,13 +178,13 @@ class Hall:
 
     def queue_keys(self) -> set[tuple[str, str]]:
         """Kind and name of what is ready to be looked at; none of it is afterwards."""
-        keys: set[Key] = {key for keys in self.queue._ready.values() for key in keys}
+        keys: set[Key] = set(self.queue.ready())
         self.queue = self.dispatch._queue = WorkQueue()
         self.reconcilers._queue = self.queue
         return {(key.kind, key.name) for key in keys}
 
     def delayed_keys(self) -> dict[tuple[str, str], float]:
-        return {(key.kind, key.name): due for key, due in self.queue._due.items()}
+        return {(key.kind, key.name): due for (key, _), due in self.queue._due.items()}
 
 
 __all__ = ["JOB", "Hall"]

@@ -11,7 +11,7 @@ from datahall.control.dispatch import JOB, SERVICE
 from datahall.control.reconcilers import Reconcilers
 from datahall.control.refusals import FIRST_SECONDS, LONGEST_SECONDS, Refusals
 from datahall.control.training.seen import Refusal
-from datahall.control.workqueue import Key
+from datahall.control.workqueue import Key, Lane
 from datahall.kube import ForbiddenError
 from datahall.kube.resources import PODS
 from tests.unit.control.hall import Hall, Json
@@ -62,9 +62,10 @@ class Server:
     def __init__(self) -> None:
         self.refuses = True
         self.made: list[str] = []
+        self.status: Json = {}
 
-    async def write_status(self, *_: Any, **__: Any) -> None:
-        pass
+    async def write_status(self, *_: Any, after: Json, **__: Any) -> None:
+        self.status = after
 
     async def run(self, action: Action) -> None:
         if self.refuses and not (isinstance(action, Create) and action.resource != PODS):
@@ -115,10 +116,12 @@ async def test_nothing_is_kept_once_the_children_could_be_made(monkeypatch):
 
 async def test_nothing_is_kept_of_a_job_that_is_deleted_while_it_is_refused():
     hall = Hall()
-    reconcilers, _, _ = served(hall)
+    reconcilers, server, _ = served(hall)
     key = Key(JOB, "team-a", "digits")
     job = hall.job(workers=1, places=True)
     await reconcilers.reconcile(key)
+    hall.change_job(job, status=server.status)
+    await reconcilers.reconcile(key, Lane.MAKE)
     assert len(reconcilers._refusals) == 1
     hall.delete_job(job)
     await reconcilers.reconcile(key)

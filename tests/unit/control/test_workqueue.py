@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from datahall.control.workqueue import BACK_OFF_LONGEST_SECONDS, Key, WorkQueue
+from datahall.control.workqueue import BACK_OFF_LONGEST_SECONDS, Key, Lane, WorkQueue
 
 pytestmark = pytest.mark.looptime
 
@@ -130,3 +130,64 @@ async def test_the_age_is_that_of_the_oldest_ready_key():
     assert queue.oldest_seconds() == 4
     await take(queue)
     assert queue.oldest_seconds() == 0
+
+
+# ---- two lanes
+
+
+async def test_each_lane_has_its_own_line():
+    queue = WorkQueue()
+    queue.add(key("x"))
+    queue.add(key("y"), Lane.MAKE)
+    queue.add(key("x"), Lane.MAKE)
+    assert (len(queue), queue.depth(Lane.LOOK), queue.depth(Lane.MAKE)) == (3, 1, 2)
+    assert (await queue.get(Lane.MAKE))[0] == key("y")
+    assert (await queue.get(Lane.LOOK))[0] == key("x")
+
+
+async def test_a_key_is_never_in_two_workers_of_different_lanes():
+    queue = WorkQueue()
+    queue.add(key("x"))
+    queue.add(key("x"), Lane.MAKE)
+    await queue.get(Lane.LOOK)
+    maker = asyncio.create_task(queue.get(Lane.MAKE))
+    await asyncio.sleep(5)
+    assert not maker.done()
+    queue.done(key("x"))
+    assert await maker == (key("x"), 0.0)
+
+
+async def test_a_key_whose_turn_came_while_the_other_lane_had_it_does_not_line_up_again():
+    queue = WorkQueue()
+    for name in "xyz":
+        queue.add(key(name), Lane.MAKE)
+    queue.add(key("x"))
+    await queue.get(Lane.LOOK)
+    assert (await queue.get(Lane.MAKE))[0] == key("y")
+    queue.done(key("x"))
+    assert (await queue.get(Lane.MAKE))[0] == key("x")
+    assert (await queue.get(Lane.MAKE))[0] == key("z")
+
+
+async def test_a_key_handed_on_by_its_own_work_is_ready_when_that_is_done():
+    queue = WorkQueue()
+    queue.add(key("x"))
+    queue.add(key("y"), Lane.MAKE)
+    await queue.get(Lane.LOOK)
+    queue.add(key("x"), Lane.MAKE)
+    assert queue.ready(Lane.MAKE) == {key("y")}
+    queue.done(key("x"))
+    assert [(await queue.get(Lane.MAKE))[0] for _ in range(2)] == [key("y"), key("x")]
+
+
+async def test_looks_that_go_well_do_not_hasten_what_fails_in_the_other_lane():
+    queue = WorkQueue()
+    delays = []
+    for _ in range(4):
+        delays.append(queue.retry(key("x"), Lane.MAKE))
+        queue.forget(key("x"))
+    assert delays == [0.2, 0.4, 0.8, 1.6]
+    queue.forget(key("x"), Lane.MAKE)
+    assert queue.retry(key("x"), Lane.MAKE) == 0.2
+    assert (await queue.get(Lane.MAKE))[0] == key("x")
+    assert queue.depth(Lane.LOOK) == 0
