@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +33,7 @@ from datahall.planning.packing.baselines import (
     RandomFit,
 )
 from datahall.planning.packing.demand import Mix, PodClass
+from datahall.planning.packing.moves import Mover, Seat
 from datahall.planning.packing.packer import Packer, Place, Rule
 from datahall.planning.packing.slots import SlotValue
 from datahall.planning.packing.states import WHOLE, NodeStates
@@ -41,6 +42,7 @@ from datahall.planning.packing.watts import WattModel
 FIRST_SEED = 42
 WINDOW = 32
 """Pods of one micro-batch: some 100 ms of arrivals in a busy hall."""
+MOVES_PER_ARRIVAL = 0.02
 LOADS = range(10, 101, 10)
 
 
@@ -53,12 +55,14 @@ class Outcome:
         watts: Modelled watts of the hall by the arrived demand, [0..130].
         seconds: Time spent planning, one core.
         refused_though_fitting: Pods refused while some node could take them.
+        moves: Pods that were moved to make room for others.
     """
 
     allocated: np.ndarray[tuple[int], np.dtype[np.float64]]
     watts: np.ndarray[tuple[int], np.dtype[np.float64]]
     seconds: float
     refused_though_fitting: int
+    moves: int
 
 
 class Books:
@@ -74,25 +78,23 @@ class Books:
             self._free[node, : kind.gpus] = WHOLE
 
     def enter(self, pod: PodClass, place: Place) -> None:
-        """Book a placement.
+        """Book a placement that names no GPU: any with the piece that it means."""
+        free = self._free[place.node]
+        wanted = place.piece if pod.shares else WHOLE
+        self.take(pod, place.node, np.flatnonzero(free == wanted)[: pod.gpus].tolist())
+
+    def take(self, pod: PodClass, node: int, gpus: Sequence[int], sign: int = 1) -> None:
+        """Book a pod on GPUs of a node, or with a sign of -1 take it off.
 
         Raises:
             AssertionError: The node does not have what the pod takes there.
         """
-        node = place.node
+        assert len(gpus) == pod.gpus
         assert not pod.models or self._models[node] in pod.models
-        self._cpu[node] -= pod.cpu_milli
-        self._memory[node] -= pod.memory_mib
-        assert self._cpu[node] >= 0
-        assert self._memory[node] >= 0
-        if pod.shares:
-            gpu = np.flatnonzero(self._free[node] == place.piece)[0]
-            self._free[node, gpu] -= pod.gpu_milli
-            assert self._free[node, gpu] >= 0
-        elif pod.gpus:
-            whole = np.flatnonzero(self._free[node] == WHOLE)[: pod.gpus]
-            assert len(whole) == pod.gpus
-            self._free[node, whole] = 0
+        self._cpu[node] -= sign * pod.cpu_milli
+        self._memory[node] -= sign * pod.memory_mib
+        self._free[node, list(gpus)] -= sign * pod.gpu_milli
+        assert min(self._cpu[node], self._memory[node], *self._free[node]) >= 0
 
     def fits_somewhere(self, pod: PodClass) -> bool:
         """Whether any node could take a pod."""
@@ -115,6 +117,7 @@ POLICIES = {
     "datahall": "online",
     "datahall-power": "online",
     "datahall-microbatch": "microbatch",
+    "datahall-moves": "moves",
 }
 """Each policy and the mode in which it works."""
 
@@ -165,34 +168,44 @@ def run(trace: str, policy: str, seed: int) -> Outcome:
     judge = rule(policy, hall, mix, seed)
     states = NodeStates(hall.kinds, hall.nodes, interchangeable=judge.interchangeable)
     packer = Packer(states, judge)
+    mover = Mover(packer, per_arrival=MOVES_PER_ARRIVAL) if POLICIES[policy] == "moves" else None
     seconds = time.perf_counter() - started
     allocated, watts = np.full(131, np.nan), np.full(131, np.nan)
-    asked = got = wrong = 0
-    for batch in _batches(arrivals, WINDOW if POLICIES[policy] == "microbatch" else 1):
-        for pod in batch:
-            started = time.perf_counter()
-            place = packer.place(pod)
-            seconds += time.perf_counter() - started
-            asked += pod.all_gpu_milli
-            if place is None:
-                wrong += books.fits_somewhere(pod)
+    asked = got = wrong = moves = 0
+    seated: list[tuple[PodClass, Seat]] = []
+    for pod in _in_batches(arrivals, WINDOW if POLICIES[policy] == "microbatch" else 1):
+        started = time.perf_counter()
+        place, move = (packer.place(pod), None) if mover is None else mover.place(pod)
+        seconds += time.perf_counter() - started
+        asked += pod.all_gpu_milli
+        if move is not None:
+            moves += 1
+            other, seat = seated[move.pod]
+            books.take(other, seat.node, seat.gpus, -1)
+            books.take(other, move.to.node, move.to.gpus)
+            seated[move.pod] = (other, move.to)
+        if place is None:
+            wrong += books.fits_somewhere(pod)
+        else:
+            got += pod.all_gpu_milli
+            if isinstance(place, Seat):
+                books.take(pod, place.node, place.gpus)
+                seated.append((pod, place))
             else:
                 books.enter(pod, place)
-                got += pod.all_gpu_milli
         percent = min(130, asked * 100 // capacity)
         if np.isnan(watts[percent]):
             occupied = states.occupied()
             watts[percent] = model.of(states.rows[occupied]) @ states.count[occupied]
         allocated[percent] = got * 100 / capacity
-    return Outcome(_filled(allocated), _filled(watts), seconds, wrong)
+    return Outcome(_filled(allocated), _filled(watts), seconds, wrong, moves)
 
 
-def _batches(arrivals: Sequence[PodClass], window: int) -> list[Sequence[PodClass]]:
-    """Arrivals in windows, the largest of each first."""
-    if window == 1:
-        return [(pod,) for pod in arrivals]
-    windows = [arrivals[i : i + window] for i in range(0, len(arrivals), window)]
-    return [sorted(each, key=lambda pod: (-pod.all_gpu_milli, -pod.cpu_milli)) for each in windows]
+def _in_batches(arrivals: Sequence[PodClass], window: int) -> Iterator[PodClass]:
+    """Arrivals window by window, the largest of each first."""
+    for start in range(0, len(arrivals), window):
+        batch = arrivals[start : start + window]
+        yield from sorted(batch, key=lambda pod: (-pod.all_gpu_milli, -pod.cpu_milli))
 
 
 def _filled(
@@ -219,6 +232,7 @@ def line(trace: str, policy: str, outcomes: Sequence[Outcome]) -> dict[str, obje
         "allocated_percent_130_sd": round(sd[130], 2),
         "mean_watts": round(float(np.mean([outcome.watts[:101].mean() for outcome in outcomes]))),
         "refused_though_fitting": sum(outcome.refused_though_fitting for outcome in outcomes),
+        "moves_per_run": round(float(np.mean([outcome.moves for outcome in outcomes]))),
         "seconds_per_run": round(float(np.mean([outcome.seconds for outcome in outcomes])), 2),
         "seeds": len(outcomes),
     }

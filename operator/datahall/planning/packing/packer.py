@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +25,23 @@ class Candidates:
     """Ways in which pods of one class could be placed.
 
     Attributes:
-        before: States of the nodes now, [way, column].
+        states: States that the nodes may be in, [state, column].
+        state: The state of each way, as a row of `states`, [way].
         after: States of the nodes with the pod, [way, column].
         gpu: The shared GPU, [way]; -1 where the pod takes whole GPUs or none.
         alike: How many GPUs of the node would do as well as this one, [way].
     """
 
-    before: Rows
+    states: Rows
+    state: Ints
     after: Rows
     gpu: Ints
     alike: Ints
+
+    @property
+    def before(self) -> Rows:
+        """States of the nodes without the pod, [way, column]."""
+        return self.states[self.state]
 
     def __len__(self) -> int:
         return len(self.gpu)
@@ -101,8 +109,8 @@ class Place:
 
 def ways_to_place(
     pod: PodClass, rows: Rows, allowed: npt.NDArray[np.bool_], *, tightest_only: bool = False
-) -> tuple[Ints, Candidates]:
-    """Every different way in which a pod fits nodes in the given states; the row of each way, and the ways.
+) -> Candidates:
+    """Every different way in which a pod fits nodes in the given states.
 
     GPUs of a node with equal free shares count once, by the lowest number.
     """
@@ -136,11 +144,11 @@ def ways_to_place(
         whole = before[:, FREE:] == WHOLE
         taken = whole & (whole.cumsum(axis=1) <= pod.gpus)
         after[:, FREE:][taken] = 0
-    return where, Candidates(before, after, gpu, alike)
+    return Candidates(rows, where, after, gpu, alike)
 
 
 class _Table:
-    """The candidates of one class, by column."""
+    """The candidates of one class, by column; arrays have room to spare, and `size` says how much counts."""
 
     def __init__(self, pod: PodClass, rule: Rule, states: NodeStates) -> None:
         self._pod = pod
@@ -150,32 +158,34 @@ class _Table:
         self._seen = 0
         self._has: set[int] = set()
         self._version = rule.version
-        self.state: Ints = np.zeros(0, dtype=np.int64)
-        self.score: Floats = np.zeros(0)
-        self.after: Rows = np.zeros((0, states.rows.shape[1]), dtype=np.int32)
-        self._kind: Ints = np.zeros(0, dtype=np.int64)
-        self.piece: Ints = np.zeros(0, dtype=np.int64)
+        self._size = 0
+        self.state: Ints = np.zeros(_SMALL, dtype=np.int64)
+        self.piece: Ints = np.zeros(_SMALL, dtype=np.int64)
+        self.score: Floats = np.zeros(_SMALL)
+        self.after: Rows = np.zeros((_SMALL, states.rows.shape[1]), dtype=np.int32)
+        self._kind: Ints = np.zeros(_SMALL, dtype=np.int64)
         self._features: Floats | None = None
 
     def refresh(self) -> Ints:
         """Take in what is new; the candidates whose states have nodes."""
         self._learn()
-        nodes = self._states.count[self.state]
-        live = np.flatnonzero(nodes)
-        if 2 * len(live) < len(self.state) and len(self.state) > _SMALL:
+        live = np.flatnonzero(self._states.count[self.state[: self._size]])
+        if 2 * len(live) < self._size and self._size > _SMALL:
             self._keep(live)
             live = np.arange(len(live))
         if self._version != self._rule.version:
             self._version = self._rule.version
-            self.score = self._scores(slice(0, len(self.state)))
+            self._score(0)
         return live
 
-    def _scores(self, ways: slice) -> Floats:
+    def _score(self, first: int) -> None:
+        """Score the candidates from `first` on."""
         if self._features is None:
-            return np.zeros(0)
+            return
+        ways = slice(first, self._size)
         nodes = self._states.count[self.state[ways]]
         known = Known(self._features[ways], self._kind[ways], self.piece[ways], nodes)
-        return self._rule.scores(self._pod, known)
+        self.score[ways] = self._rule.scores(self._pod, known)
 
     def _learn(self) -> None:
         """Take in the states that got nodes since the class was last asked about."""
@@ -188,28 +198,45 @@ class _Table:
             return
         self._has.update(fresh)
         tightest = self._rule.tightest_gpu_only
-        where, ways = ways_to_place(self._pod, states.rows[fresh], self._allowed, tightest_only=tightest)
+        ways = ways_to_place(self._pod, states.rows[fresh], self._allowed, tightest_only=tightest)
         if len(ways) == 0:
             return
         features = self._rule.features(self._pod, ways)
-        piece = np.zeros(len(ways), dtype=np.int64)
-        if self._pod.shares:
-            piece[:] = ways.before[np.arange(len(ways)), FREE + ways.gpu]
-        before = len(self.state)
-        self.state = np.concatenate([self.state, np.array(fresh)[where]])
-        self.after = np.concatenate([self.after, ways.after])
-        self._kind = np.concatenate([self._kind, ways.before[:, KIND]])
-        self.piece = np.concatenate([self.piece, piece])
-        self._features = features if self._features is None else np.concatenate([self._features, features])
-        self.score = np.concatenate([self.score, self._scores(slice(before, len(self.state)))])
+        self._make_room(len(ways), features)
+        assert self._features is not None
+        new = slice(self._size, self._size + len(ways))
+        self.state[new] = np.array(fresh)[ways.state]
+        self.piece[new] = ways.states[ways.state, FREE + ways.gpu] if self._pod.shares else 0
+        self.after[new] = ways.after
+        self._kind[new] = ways.states[ways.state, KIND]
+        self._features[new] = features
+        self._size = new.stop
+        self._score(new.start)
+
+    def _make_room(self, more: int, features: Floats) -> None:
+        if self._features is None:
+            self._features = np.zeros((len(self.state), *features.shape[1:]), dtype=features.dtype)
+        if self._size + more > len(self.state):
+            rows = 2 * (self._size + more)
+            self.state, self.piece = _longer(self.state, rows), _longer(self.piece, rows)
+            self.score, self.after = _longer(self.score, rows), _longer(self.after, rows)
+            self._kind, self._features = _longer(self._kind, rows), _longer(self._features, rows)
 
     def _keep(self, ways: Ints) -> None:
         """Keep only some candidates."""
-        self.state, self.score = self.state[ways], self.score[ways]
-        self.after, self._kind, self.piece = self.after[ways], self._kind[ways], self.piece[ways]
-        if self._features is not None:
-            self._features = self._features[ways]
-        self._has = set(self.state.tolist())
+        arrays = (self.state, self.piece, self.score, self.after, self._kind, self._features)
+        for array in arrays:
+            if array is not None:
+                array[: len(ways)] = array[ways]
+        self._size = len(ways)
+        self._has = set(self.state[: self._size].tolist())
+
+
+def _longer(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    """The same array with more rows."""
+    longer = np.zeros((rows, *array.shape[1:]), dtype=array.dtype)
+    longer[: len(array)] = array
+    return longer
 
 
 class Packer:

@@ -99,7 +99,8 @@ class SlotValue(Rule):
 
     @override
     def features(self, pod: PodClass, ways: Candidates) -> Floats:
-        change = self._root[self._slots.of(ways.after)] - self._root[self._slots.of(ways.before)]
+        change = self._root[self._slots.of(ways.after)]
+        change -= self._root[self._slots.of(ways.states)][ways.state]
         if self._watts is None:
             return change
         added = self._watts.of(ways.after) - self._watts.of(ways.before)
