@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from datahall.control.views import ClaimView, StorageClassView
+from datahall.control.storage_views import ClaimView, StorageClassView
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from datahall.control import labels
+from datahall.control.child_views import ChildView, DeploymentView
 from datahall.control.reports import Reports
 from datahall.control.scheduling import Scheduling
+from datahall.control.storage_views import ClaimView, StorageClassView
 from datahall.control.store import Change
 from datahall.control.tables import Tables, pods_of_job
-from datahall.control.views import (
-    ChildView,
-    ClaimView,
-    DeploymentView,
-    JobView,
-    NodeView,
-    PodView,
-    QueueView,
-    ServiceView,
-    StorageClassView,
-)
+from datahall.control.views import JobView, NodeView, PodView, QueueView, ServiceView
 from datahall.control.workqueue import Key, WorkQueue
 
 JOB, SERVICE, QUEUE, PLANNER = "TrainingJob", "InferenceService", "Queue", "Planner"

@@ -317,6 +317,8 @@ class Reconcilers:
             self._recorder.tell(resource.kind, view.namespace, view.name, view.uid, news)
         if plan.look_again_seconds is not None:
             self._queue.add_after(key, plan.look_again_seconds)
+        if plan.pending:
+            self._queue.unanswered(key)
         return plan.status is not None
 
     async def _make(self, key: Key, plan: Plan) -> bool:
@@ -325,7 +327,7 @@ class Reconcilers:
             self._queue.add(key)  # something has happened meanwhile: that is told first, here as everywhere
             return False
         await self._run(plan.actions)
-        if plan.actions:
+        if any(isinstance(action, Create) for action in plan.actions):
             self._refusals.forget(key)
         return False
 

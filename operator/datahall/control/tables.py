@@ -6,27 +6,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datahall.control import labels
+from datahall.control.child_views import ChildView, DeploymentView, child_view, deployment_view
 from datahall.control.sources import Source
+from datahall.control.storage_views import ClaimView, StorageClassView, claim_view, storage_class_view
 from datahall.control.store import ObjectName, Table
 from datahall.control.views import (
-    ChildView,
-    ClaimView,
-    DeploymentView,
     JobView,
     NodeView,
     PodView,
     QueueView,
     ServiceView,
-    StorageClassView,
-    child_view,
-    claim_view,
-    deployment_view,
     job_view,
     node_view,
     pod_view,
     queue_view,
     service_view,
-    storage_class_view,
 )
 from datahall.kube import Resource, resources
 

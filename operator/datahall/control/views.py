@@ -1,8 +1,11 @@
-"""What the operator keeps of each object that it watches: only the fields that decide something."""
+"""What the operator keeps of each object that it watches: only the fields that decide something.
+
+Here are our own kinds, pods and nodes; `storage_views` has claims, `child_views` what we make for a service or gang.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -36,7 +39,8 @@ class Meta:
     version: int
 
 
-def _meta(raw: dict[str, Any]) -> tuple[str, str, str, int]:
+def meta_of(raw: dict[str, Any]) -> tuple[str, str, str, int]:
+    """The fields of `Meta`."""
     metadata = raw["metadata"]
     return (
         metadata.get("namespace") or "",
@@ -82,7 +86,7 @@ class QueueView(Ours):
     queue: Queue | None
 
 
-def _owner_uid(metadata: dict[str, Any]) -> str:
+def owner_uid(metadata: dict[str, Any]) -> str:
     """The uid of the owner that controls an object, "" without one."""
     owners = metadata.get("ownerReferences") or ()
     return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
@@ -90,7 +94,7 @@ def _owner_uid(metadata: dict[str, Any]) -> str:
 
 def _ours(raw: dict[str, Any], error: str | None) -> tuple[str, str, str, int, int, bool, str | None]:
     metadata = raw["metadata"]
-    return (*_meta(raw), int(metadata.get("generation") or 0), "deletionTimestamp" in metadata, error)
+    return (*meta_of(raw), int(metadata.get("generation") or 0), "deletionTimestamp" in metadata, error)
 
 
 def _complaint(error: ValidationError) -> str:
@@ -227,9 +231,9 @@ def pod_view(raw: dict[str, Any]) -> PodView:
     scheduled = conditions.get("PodScheduled") or {}
     gpus, cpu, memory = _requests(spec)
     return PodView(
-        *_meta(raw),
+        *meta_of(raw),
         labels=metadata.get("labels") or {},
-        owner_uid=_owner_uid(metadata),
+        owner_uid=owner_uid(metadata),
         node=spec.get("nodeName") or _pinned(spec),
         bound=bool(spec.get("nodeName")),
         phase=status.get("phase") or "Pending",
@@ -361,7 +365,7 @@ def node_view(raw: dict[str, Any]) -> NodeView:
     )
     gpus = int(allocatable.get(labels.GPU_RESOURCE, 0))
     return NodeView(
-        *_meta(raw),
+        *meta_of(raw),
         gpu_model=node_labels.get(labels.GPU_PRODUCT, "Unknown") if gpus else "",
         gpus=gpus,
         cpu_milli=cpu_milli(str(allocatable.get("cpu", "0"))),
@@ -371,123 +375,4 @@ def node_view(raw: dict[str, Any]) -> NodeView:
         ready=is_ready,
         ready_changed_at=ready.get("lastTransitionTime"),
         schedulable=is_ready and not spec.get("unschedulable") and not repelled,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimView(Meta):
-    """A PersistentVolumeClaim.
-
-    Attributes:
-        phase: Pending, Bound or Lost.
-        storage_class: the class that it names, "" for none.
-        volume: the volume that it names or is bound to, "" for none.
-    """
-
-    phase: str
-    storage_class: str
-    volume: str
-
-
-CLASS_ANNOTATION = "volume.beta.kubernetes.io/storage-class"
-"""Where a claim named its class before there was a field; it still goes before the field."""
-
-
-def claim_view(raw: dict[str, Any]) -> ClaimView:
-    """Project a PersistentVolumeClaim."""
-    spec, annotations = raw.get("spec") or {}, raw["metadata"].get("annotations") or {}
-    return ClaimView(
-        *_meta(raw),
-        phase=(raw.get("status") or {}).get("phase") or "Pending",
-        storage_class=annotations.get(CLASS_ANNOTATION) or spec.get("storageClassName") or "",
-        volume=spec.get("volumeName") or "",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class StorageClassView(Meta):
-    """A StorageClass.
-
-    Attributes:
-        waits_for_pod: whether claims of it are bound only when a pod that uses them is scheduled.
-    """
-
-    waits_for_pod: bool
-
-
-def storage_class_view(raw: dict[str, Any]) -> StorageClassView:
-    """Project a StorageClass."""
-    return StorageClassView(*_meta(raw), waits_for_pod=raw.get("volumeBindingMode") == "WaitForFirstConsumer")
-
-
-@dataclass(frozen=True, slots=True)
-class ChildView(Meta):
-    """A Service or PodDisruptionBudget of ours.
-
-    Attributes:
-        spec_hash: our hash of what was applied.
-        labels: its labels.
-        owner_uid: the uid of the object that it belongs to, "" without one.
-    """
-
-    spec_hash: str
-    labels: dict[str, str]
-    owner_uid: str
-
-
-def child_view(raw: dict[str, Any]) -> ChildView:
-    """Project a Service or PodDisruptionBudget of ours."""
-    metadata = raw["metadata"]
-    spec_hash = (metadata.get("annotations") or {}).get(SPEC_HASH, "")
-    return ChildView(
-        *_meta(raw),
-        spec_hash=spec_hash,
-        labels=metadata.get("labels") or {},
-        owner_uid=_owner_uid(metadata),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class DeploymentView(Meta):
-    """A Deployment of ours.
-
-    Attributes:
-        generation: metadata.generation.
-        observed_generation: what its controller has seen.
-        spec_hash: our hash of what was applied, from its annotation.
-        replicas: pods that exist.
-        updated: pods of the newest template.
-        ready: pods that are Ready.
-        available: pods that are available.
-    """
-
-    generation: int
-    observed_generation: int
-    spec_hash: str
-    replicas: int
-    updated: int
-    ready: int
-    available: int
-    wanted: int
-    labels: dict[str, str] = field(default_factory=dict)
-
-
-SPEC_HASH = "datahall.dev/applied"
-"""Annotation with a hash of what was applied: unchanged means there is nothing to write."""
-
-
-def deployment_view(raw: dict[str, Any]) -> DeploymentView:
-    """Project a Deployment."""
-    metadata, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
-    return DeploymentView(
-        *_meta(raw),
-        generation=int(metadata.get("generation") or 0),
-        observed_generation=int(status.get("observedGeneration") or 0),
-        spec_hash=(metadata.get("annotations") or {}).get(SPEC_HASH, ""),
-        replicas=int(status.get("replicas") or 0),
-        updated=int(status.get("updatedReplicas") or 0),
-        ready=int(status.get("readyReplicas") or 0),
-        available=int(status.get("availableReplicas") or 0),
-        wanted=int(spec.get("replicas") or 0),
-        labels=metadata.get("labels") or {},
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from datahall.control.claims import Claims, look_up
-from datahall.control.views import claim_view, storage_class_view
+from datahall.control.storage_views import claim_view, storage_class_view
 from tests.unit.control.hall import Json
 
 CLASSES = {"at-once": "Immediate", "with-pod": "WaitForFirstConsumer"}

@@ -7,16 +7,9 @@ from typing import Any
 
 import pytest
 
-from datahall.control.views import (
-    child_view,
-    claim_view,
-    deployment_view,
-    job_view,
-    node_view,
-    pod_view,
-    queue_view,
-    service_view,
-)
+from datahall.control.child_views import child_view, deployment_view
+from datahall.control.storage_views import claim_view
+from datahall.control.views import job_view, node_view, pod_view, queue_view, service_view
 from tests.unit.control.world import merged, worker
 
 Json = dict[str, Any]

@@ -15,8 +15,8 @@ from aiohttp import web
 
 from datahall.control.reflector import BACK_OFF_LONGEST_SECONDS, Reflector
 from datahall.control.sources import Source
+from datahall.control.storage_views import ClaimView, claim_view
 from datahall.control.store import Table
-from datahall.control.views import ClaimView, claim_view
 from datahall.kube import (
     ForbiddenError,
     KubeClient,

@@ -12,9 +12,10 @@ from datahall.api.inferenceservice import InferenceService
 from datahall.api.trainingjob import TrainingJob
 from datahall.control import times
 from datahall.control.actions import Apply, Plan
+from datahall.control.child_views import DeploymentView, deployment_view
 from datahall.control.serving import objects
 from datahall.control.serving.plan import Seen, model_claims, plan
-from datahall.control.views import DeploymentView, PodView, deployment_view, pod_view
+from datahall.control.views import PodView, pod_view
 from datahall.kube.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES
 from tests.unit.control.world import DIGEST, SETTINGS, START, job_body, merged
 

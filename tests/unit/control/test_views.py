@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from datahall.control.child_views import deployment_view
 from datahall.control.settings import Settings, SettingsError
-from datahall.control.views import deployment_view, job_view, node_view, pod_view, queue_view, service_view
+from datahall.control.views import job_view, node_view, pod_view, queue_view, service_view
 from tests.unit.control.world import job_body
 
 META = {"name": "x", "uid": "u", "resourceVersion": "7", "creationTimestamp": "2026-11-22T15:00:00Z"}

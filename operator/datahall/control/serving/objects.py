@@ -9,6 +9,7 @@ import orjson
 
 from datahall.api.inferenceservice import InferenceService, PinnedModel
 from datahall.control import labels
+from datahall.control.child_views import SPEC_HASH
 from datahall.control.settings import Settings
 from datahall.control.training.pods import (
     TOLERATED,
@@ -18,7 +19,6 @@ from datahall.control.training.pods import (
     owner_reference,
     resources,
 )
-from datahall.control.views import SPEC_HASH
 from datahall.kube.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES
 
 PORT = 8080

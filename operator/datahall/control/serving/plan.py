@@ -21,12 +21,13 @@ from datahall.api.reasons import Reason
 from datahall.api.trainingjob import TrainingJob
 from datahall.control import labels
 from datahall.control.actions import Action, Announce, Apply, Plan
+from datahall.control.child_views import DeploymentView
 from datahall.control.serving import objects
 from datahall.control.settings import Settings
 from datahall.control.statuses import StatusDraft
 from datahall.control.training.causes import WorkerEnd, worker_end
 from datahall.control.training.pods import claims
-from datahall.control.views import PULL_PROBLEMS, DeploymentView, PodView
+from datahall.control.views import PULL_PROBLEMS, PodView
 from datahall.kube.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES
 
 _ON_THE_WAY = (Reason.ROLLING_OUT, Reason.REQUEST_REFUSED)
