@@ -63,10 +63,12 @@ class Plan:
         actions: writes to other objects, after the status; the first failure ends the run, the next look goes on.
         announcements: Events, after everything else.
         look_again_seconds: look again after this time even if nothing changes; None waits for a change.
+        pending: there is something to tell, and the planner's answer, due in a moment, tells it.
     """
 
     status: dict[str, Any] | None = None
     actions: tuple[Action, ...] = ()
     announcements: tuple[Announce, ...] = ()
     look_again_seconds: float | None = None
+    pending: bool = False
     notes: dict[str, Any] = field(default_factory=dict)

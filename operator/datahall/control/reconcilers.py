@@ -317,6 +317,8 @@ class Reconcilers:
             self._recorder.tell(resource.kind, view.namespace, view.name, view.uid, news)
         if plan.look_again_seconds is not None:
             self._queue.add_after(key, plan.look_again_seconds)
+        if plan.pending:
+            self._queue.unanswered(key)
         return plan.status is not None
 
     async def _make(self, key: Key, plan: Plan) -> bool:

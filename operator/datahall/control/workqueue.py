@@ -43,7 +43,8 @@ class WorkQueue:
 
     def __init__(self) -> None:
         self._lines = {lane: _Line() for lane in Lane}
-        self._working: set[Key] = set()
+        self._working: dict[Key, float] = {}
+        self._asked: dict[Key, float] = {}
         self._failures: dict[tuple[Key, Lane], int] = {}
         self._delayed: list[tuple[float, Key, Lane]] = []
         self._due: dict[tuple[Key, Lane], float] = {}
@@ -124,12 +125,19 @@ class WorkQueue:
         while key in self._working:
             line.parked[key] = True  # the other lane has it
             key = await line.pop()
-        self._working.add(key)
-        return key, line.since.pop(key)
+        since = line.since.pop(key)
+        if lane is Lane.LOOK:
+            since = self._asked.pop(key, since)
+        self._working[key] = since
+        return key, since
+
+    def unanswered(self, key: Key) -> None:
+        """What brought `key` into work is not answered by this look but by its next: its age counts on until then."""
+        self._asked[key] = self._working[key]
 
     def done(self, key: Key) -> None:
         """The work on `key` ended; if it was added meanwhile it is queued again."""
-        self._working.discard(key)
+        self._working.pop(key, None)
         for line in self._lines.values():
             line.unpark(key)
 

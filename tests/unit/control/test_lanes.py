@@ -167,3 +167,17 @@ async def test_the_service_comes_before_the_pods_that_need_its_name(hall, server
     hall.job(places=True, workers=2, gpus=1)
     await work(hall, seconds=10)
     assert server.kinds().index(SERVICES.kind) < server.kinds().index(PODS.kind)
+
+
+async def test_the_time_to_a_first_status_counts_from_the_arrival_of_the_job(hall, server):
+    hall.job(gpus=1)
+    key, arrived = await hall.queue.get()
+    await hall.reconcilers.reconcile(key)
+    hall.queue.done(key)
+    assert server.done == []  # the planner has not said anything yet
+    await asyncio.sleep(0.5)
+    hall.cycle()
+    hall.queue.add(key)
+    assert await hall.queue.get() == (key, arrived)
+    await hall.reconcilers.reconcile(key)
+    assert server.kinds() == ["status"]

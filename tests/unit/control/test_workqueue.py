@@ -191,3 +191,18 @@ async def test_looks_that_go_well_do_not_hasten_what_fails_in_the_other_lane():
     assert queue.retry(key("x"), Lane.MAKE) == 0.2
     assert (await queue.get(Lane.MAKE))[0] == key("x")
     assert queue.depth(Lane.LOOK) == 0
+
+
+async def test_a_change_that_its_first_look_cannot_answer_ages_on():
+    queue = WorkQueue()
+    queue.add(key("x"))
+    await queue.get()
+    queue.unanswered(key("x"))
+    queue.done(key("x"))
+    await asyncio.sleep(3)
+    queue.add(key("x"))
+    await asyncio.sleep(1)
+    assert await queue.get() == (key("x"), 0.0)
+    queue.done(key("x"))
+    queue.add(key("x"))
+    assert await queue.get() == (key("x"), 4.0)

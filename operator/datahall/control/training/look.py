@@ -52,6 +52,7 @@ class Look:
             actions=tuple(self.actions),
             announcements=tuple(self.announcements),
             look_again_seconds=self.again,
+            pending=self.silent,
         )
 
     def gang(self) -> dict[int, PodView]:
