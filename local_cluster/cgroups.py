@@ -53,10 +53,9 @@ def tear_down() -> None:
         if time.monotonic() > deadline:
             break
         time.sleep(0.05)
-    for top in hierarchies():
-        for folder in sorted((top / CGROUP).glob("**/"), key=lambda path: len(path.parts), reverse=True):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+    for folder in reversed(_folders()):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def leftovers() -> list[Path]:
@@ -66,8 +65,15 @@ def leftovers() -> list[Path]:
 
 def _pids() -> set[int]:
     found: set[int] = set()
-    for top in hierarchies():
-        for path in (top / CGROUP).glob("**/cgroup.procs"):
-            with contextlib.suppress(OSError):
-                found.update(int(line) for line in path.read_text().split())
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            found.update(int(line) for line in (folder / "cgroup.procs").read_text().split())
     return found - {0}
+
+
+def _folders() -> list[Path]:
+    """All cgroups of ours, each before those in it.
+
+    `os.walk` passes over folders that vanish meanwhile, as containerd's and the kubelet's do; `Path.glob` raises.
+    """
+    return [Path(folder) for top in hierarchies() for folder, _, _ in os.walk(top / CGROUP)]
