@@ -2,10 +2,10 @@
 
     python examples/demo.py [digits|reviews]
 
-Installs Datahall by Helm into the cluster of the current kubeconfig, applies `examples/NAME/`, shows the training's
-progress, prints the held-out accuracy, and asks the served model about held-out samples over HTTP, through the
-InferenceService's Service. Running it again trains again. Everything it does is done by commands that a user could
-type; each is printed before it runs.
+Prepares the data, installs Datahall by Helm into the cluster of the current kubeconfig, applies `examples/NAME/`, shows
+the training's progress, prints the held-out accuracy, and asks the served model about held-out samples over HTTP,
+through the InferenceService's Service. Running it again trains again. Everything it does is done by commands that a
+user could type; each is printed before it runs. What the cluster must have is looked at first: `fitting.py`.
 """
 
 from __future__ import annotations
@@ -15,62 +15,44 @@ import json
 import os
 import random
 import shlex
-import subprocess
+import shutil
 import sys
-import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
+import fitting
 import pinned_data
+import yaml
+from commands import found, objects, output, run, say
+from loading import load
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "team-a"
 SYSTEM = "datahall-system"
 SAMPLES = 10
-
-_started = time.monotonic()
-
-
-def say(text: str) -> None:
-    print(f"[{time.monotonic() - _started:5.0f} s] {text}", flush=True)
+PROGRAMS = ("kubectl", "helm", "datahall")
 
 
-def run(*command: str | Path, quiet: bool = False) -> None:
-    """Run a command, showing it first; a failure ends the demo with its exit code."""
-    words = [str(word) for word in command]
-    if not quiet:
-        say("$ " + shlex.join(words))
-    done = subprocess.run(words, check=False, stdout=subprocess.DEVNULL if quiet else None)
-    if done.returncode != 0:
-        raise SystemExit(f"`{shlex.join(words)}` failed with exit code {done.returncode}")
+def manifests(file: Path) -> list[dict[str, Any]]:
+    """The objects in a file."""
+    return [body for body in yaml.safe_load_all(file.read_text(encoding="utf-8")) if body]
 
 
-def output(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def data_directory(name: str) -> Path:
-    return pinned_data.cache_directory() / "examples" / name
-
-
-def image_values(kind: str, variable: str) -> list[str]:
-    """Helm flags for an image given as REPOSITORY:TAG in the environment."""
-    image = os.environ.get(variable)
-    if not image:
-        return []
-    repository, _, tag = image.rpartition(":")
-    return [f"--set=images.{kind}.repository={repository}", f"--set=images.{kind}.tag={tag}"]
-
-
-def install() -> None:
+def install(images: list[str]) -> None:
     """Install or upgrade the operator by its chart."""
-    run(
-        *("helm", "upgrade", "--install", "datahall", ROOT / "charts" / "datahall"),
-        *("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "180s"),
-        *image_values("operator", "DATAHALL_OPERATOR_IMAGE"),
-        *image_values("trainer", "DATAHALL_TRAINER_IMAGE"),
-        *shlex.split(os.environ.get("DATAHALL_HELM_FLAGS", "")),
-    )
+    try:
+        run(
+            *("helm", "upgrade", "--install", "datahall", ROOT / "charts" / "datahall"),
+            *("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "300s"),
+            *images,
+            *shlex.split(os.environ.get("DATAHALL_HELM_FLAGS", "")),
+        )
+    except SystemExit:
+        for pod in objects("pods", "-n", SYSTEM):
+            if why := fitting.trouble(pod):
+                say(f"pod {pod['metadata']['name']}: {why}")
+        raise
 
 
 def trainer_image() -> str:
@@ -79,128 +61,72 @@ def trainer_image() -> str:
     return output("kubectl", "-n", SYSTEM, "get", "deployment", "datahall-operator", "-o", path)
 
 
-def load(name: str) -> Path:
-    """Prepare the data here and copy it into the claim `data`, through a pod that mounts it."""
-    source = data_directory(name)
-    run(sys.executable, ROOT / "examples" / name / "prepare.py", source)
-    pod = f"load-{name}"
-    run(
-        "kubectl",
-        "-n",
-        NAMESPACE,
-        "delete",
-        "pod",
-        pod,
-        "--ignore-not-found",
-        "--grace-period=0",
-        "--force",
-        quiet=True,
+def missing_claims(folder: Path) -> list[dict[str, Any]]:
+    """The claims of the example that the namespace does not have yet, as this cluster needs them."""
+    return fitting.claims_to_make(
+        manifests(folder / "20-storage.yaml"),
+        present=[claim["metadata"]["name"] for claim in objects("pvc", "-n", NAMESPACE)],
+        classes=objects("storageclasses"),
+        environ=os.environ,
     )
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": pod, "namespace": NAMESPACE},
-        "spec": {
-            "restartPolicy": "Never",
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 0,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 1000,
-                "fsGroup": 1000,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": "load",
-                    "image": trainer_image(),
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["sleep", "3600"],
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                    "volumeMounts": [{"name": "data", "mountPath": "/mnt/pvc/data"}],
-                }
-            ],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
-        },
-    }
-    subprocess.run(
-        ["kubectl", "apply", "-f", "-"],
-        input=json.dumps(manifest),
-        text=True,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    run(
-        "kubectl",
-        "-n",
-        NAMESPACE,
-        "wait",
-        "--for=condition=Ready",
-        f"pod/{pod}",
-        "--timeout=180s",
-        quiet=True,
-    )
-    say(f"copying {source.name} into pvc://data/{name}")
-    unpack = (
-        "import sys, tarfile; "
-        f"tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/mnt/pvc/data/{name}')"
-    )
-    copying = subprocess.Popen(
-        ["kubectl", "-n", NAMESPACE, "exec", "-i", pod, "--", "python", "-c", unpack], stdin=subprocess.PIPE
-    )
-    assert copying.stdin is not None
-    with tarfile.open(fileobj=copying.stdin, mode="w|") as archive:
-        archive.add(source, arcname=".", filter=_plain)
-    copying.stdin.close()
-    if copying.wait() != 0:
-        raise SystemExit("copying the data into the claim failed")
-    run(
-        "kubectl",
-        "-n",
-        NAMESPACE,
-        "delete",
-        "pod",
-        pod,
-        "--grace-period=0",
-        "--force",
-        "--wait=false",
-        quiet=True,
-    )
-    return source
 
 
-def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 1000
-    member.uname = member.gname = ""
-    member.mode = 0o755 if member.isdir() else 0o644
-    return member
+def make_claims(folder: Path, claims: list[dict[str, Any]]) -> None:
+    """Make claims; those that are there are left alone."""
+    if not claims:
+        say("the claims data and models are there already")
+    elif claims == manifests(folder / "20-storage.yaml"):
+        run("kubectl", "apply", "-f", folder / "20-storage.yaml")
+    else:
+        for claim in claims:
+            spec = claim["spec"]
+            say(
+                f"claim {claim['metadata']['name']}: {', '.join(spec['accessModes'])}, "
+                f"StorageClass {spec.get('storageClassName', 'by default')}"
+            )
+            run("kubectl", "apply", "-f", "-", stdin=json.dumps(claim))
 
 
 def train(name: str) -> None:
     """Apply the TrainingJob anew, and the InferenceService beside it; wait for the end of the training."""
     folder = ROOT / "examples" / name
+    job, service = folder / "30-trainingjob.yaml", folder / "40-inferenceservice.yaml"
     run("kubectl", "-n", NAMESPACE, "delete", "trainingjob", name, "--ignore-not-found")
-    run("kubectl", "apply", "-f", folder / "30-trainingjob.yaml", "-f", folder / "40-inferenceservice.yaml")
+    fitted, changed = fitting.fitted_job(manifests(job)[0], objects("nodes"))
+    if changed:
+        say(changed)
+        run("kubectl", "apply", "-f", "-", stdin=json.dumps(fitted))
+        run("kubectl", "apply", "-f", service)
+    else:
+        run("kubectl", "apply", "-f", job, "-f", service)
+    stop_if_hopeless(name)
     run("datahall", "wait", f"tj/{name}", "-n", NAMESPACE, "--timeout", "1200")
-    status = json.loads(output("kubectl", "-n", NAMESPACE, "get", "trainingjob", name, "-o", "json"))[
-        "status"
-    ]
+    status = found("trainingjob", name, namespace=NAMESPACE)["status"]
     metrics = status["output"]["metrics"]
     say(f"trained on: {status['progress']['device']}; output {status['output']['digest'][:19]}...")
     print(f"held-out accuracy: {100 * metrics['validation_accuracy']:.1f} %", flush=True)
 
 
+def stop_if_hopeless(name: str, *, seconds: float = 10) -> None:
+    """End the demo if the job waits for what will not come; one that merely waits is waited for."""
+    deadline, why = time.monotonic() + seconds, ""
+    while time.monotonic() < deadline:
+        status = found("trainingjob", name, namespace=NAMESPACE).get("status") or {}
+        why = fitting.hopeless(status)
+        if not why and status.get("state", "Pending") not in ("Pending", "Queued"):
+            return
+        time.sleep(0.5)
+    # Only now: the first answer may be older than the claims and the queue that were just made.
+    if why:
+        raise SystemExit(
+            f"the job cannot start: {why}\n`datahall describe tj/{name} -n {NAMESPACE}` has the rest"
+        )
+
+
 def ask(name: str, source: Path) -> None:
     """Ask the served model about held-out samples."""
-    run(
-        "kubectl",
-        "-n",
-        NAMESPACE,
-        "wait",
-        "--for=condition=Ready",
-        f"inferenceservices.datahall.dev/{name}",
-        "--timeout=300s",
-    )
+    wanted = ("--for=condition=Ready", f"inferenceservices.datahall.dev/{name}", "--timeout=600s")
+    run("kubectl", "-n", NAMESPACE, "wait", *wanted)
     samples = digits(source) if name == "digits" else reviews(source)
     right = 0
     for given, truth in samples:
@@ -213,6 +139,7 @@ def ask(name: str, source: Path) -> None:
 
 
 def digits(source: Path) -> list[tuple[list[str], str]]:
+    """One held-out picture of each digit, with its truth."""
     chosen = random.Random(2026)
     images = [
         chosen.choice(sorted((source / "validation" / str(digit)).glob("*.png"))) for digit in range(10)
@@ -221,19 +148,30 @@ def digits(source: Path) -> list[tuple[list[str], str]]:
 
 
 def reviews(source: Path) -> list[tuple[list[str], str]]:
+    """Held-out sentences with their truth."""
     with (source / "validation.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     return [(["--text", row["text"]], row["label"]) for row in random.Random(2026).sample(rows, SAMPLES)]
 
 
 def main() -> int:
+    """The program."""
     name = sys.argv[1] if len(sys.argv) > 1 else "digits"
     if name not in ("digits", "reviews"):
         raise SystemExit(f"there is no example {name!r}; there are: digits, reviews")
-    install()
     folder = ROOT / "examples" / name
-    run("kubectl", "apply", "-f", folder / "10-team.yaml", "-f", folder / "20-storage.yaml")
-    source = load(name)
+    # Whatever can be missing is looked for before anything is changed.
+    if missing := fitting.missing_programs(PROGRAMS, shutil.which):
+        raise SystemExit(missing)
+    images = fitting.image_flags(os.environ)
+    claims = missing_claims(folder)
+    source = pinned_data.cache_directory() / "examples" / name
+    run(sys.executable, folder / "prepare.py", source)
+
+    install(images)
+    run("kubectl", "apply", "-f", folder / "10-team.yaml")
+    make_claims(folder, claims)
+    load(source, name=name, namespace=NAMESPACE, image=trainer_image())
     train(name)
     ask(name, source)
     say(f"done. Look around: datahall list -n {NAMESPACE}; datahall describe tj/{name} -n {NAMESPACE}")

@@ -23,12 +23,6 @@ def load(path: str) -> ModuleType:
     return module
 
 
-@pytest.fixture(autouse=True)
-def path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The programs add a folder to the path, as a program may."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-
 @pytest.fixture
 def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setenv("DATAHALL_CACHE", str(tmp_path / "cache"))
