@@ -87,8 +87,8 @@ class NoPlace:
         best_has: Workers that fit there.
         hall_has: Workers that fit in the whole hall.
         domains: How many domains of that level there are.
-        spread: Over how many domains of that level the workers are that were placed before. Where one is required,
-            more than 1 is a no whatever has room: a label has changed under a running gang.
+        spread: Over how many domains of that level the workers are that it has already; 0 if it has none, or none
+            that bind it. More than 1 where one is required is a no whatever has room: a label has changed.
     """
 
     level: Level
@@ -97,7 +97,20 @@ class NoPlace:
     best_has: int
     hall_has: int
     domains: int
-    spread: int = 1
+    spread: int = 0
+
+
+def holds(topology: Topology, slots: IntArray, demand: Demand) -> bool:
+    """Whether `place` would find a place. More slots never turn a yes into a no.
+
+    Args:
+        topology: The tree.
+        slots: Workers of the gang's shape that fit each column, [column].
+        demand: How many workers, how near.
+    """
+    level = demand.level if demand.required and demand.level is not None else Level.HALL
+    rooms = Filling(topology, slots, cost=None, busy=None).rooms(level)
+    return int(rooms.max(initial=0)) >= demand.least
 
 
 def place(
@@ -299,5 +312,5 @@ def _refusal(
         if best_has or homes is not None:
             best = topology.domain(level, number)
     hall_has = int(filling.rooms(Level.HALL)[0])
-    spread = 1 if homes is None else len(homes)
+    spread = 0 if homes is None else len(homes)
     return NoPlace(level, demand.least, best, best_has, hall_has, topology.count(level), spread)

@@ -222,7 +222,7 @@ class TestBeside:
     def test_and_if_its_rack_is_full_the_answer_says_that_the_whole_gang_must_move(self):
         hall = Hall(a={"1": [0, 1, 0], "2": [8, 8]})
         refusal = hall.beside(["a-1-0", "a-1-2"], 2, 2, RACK, True)
-        assert refusal == NoPlace(RACK, 2, Domain(RACK, "a", "1"), 1, 17, 2)
+        assert refusal == NoPlace(RACK, 2, Domain(RACK, "a", "1"), 1, 17, 2, spread=1)
         assert set(hall.place(4, 4, RACK, True)) == {"a-2-0"}
 
     def test_preferred_may_leave_the_rack_but_not_go_far(self):

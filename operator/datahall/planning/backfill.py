@@ -1,0 +1,283 @@
+"""EASY backfill: when the oldest blocked gang starts if running gangs end as expected, and who may go ahead of it.
+
+A reservation is a time, the columns where the gang starts then, and what others may use there beyond that time. A job
+may go ahead if it ends before, or takes no more than is spare: however many do, the gang starts no later, as long as
+ends are kept (Mu'alem and Feitelson, IEEE TPDS 12(6), 2001, with columns and topology in place of a count of nodes).
+
+Estimates fail, so three things are true whether ends are kept or not:
+
+* Of a gang whose end is not known, it is never said when it ends. If the reservation needs it, it has no time, and
+  nobody may go ahead on its columns for being short.
+* A gang that has outlived its estimate is expected any moment: nothing starts where it is waited for.
+* The reservation cannot be put off for ever. From cycle to cycle it stays where it is, and what others may use is up
+  to the time that was promised first, not up to the time to which it has slipped. It takes a new promise, there or
+  elsewhere, at most `_MOST_SLIPS` times; then its columns only empty, and it starts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from datahall.planning.placing import Demand, NoPlace, Placing, holds, place
+from datahall.planning.state import BoolArray, IntArray
+from datahall.planning.topology import Topology
+
+_MOST_SLIPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A gang that holds its place.
+
+    Attributes:
+        name: Its name, for people; unique.
+        end_seconds: When it is expected to end, from its measured step rate, in seconds since the epoch; None if
+            nobody knows.
+        columns: Columns that it holds something on, [k]; a column may occur more than once.
+        amounts: What it holds there, [resource, k].
+    """
+
+    name: str
+    end_seconds: float | None
+    columns: IntArray
+    amounts: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What the blocked gang needs.
+
+    Attributes:
+        demand: How many workers, how near. Room is reserved for `least`.
+        amounts: What one worker takes, [resource].
+        eligible: Columns where its workers may run, [column].
+    """
+
+    demand: Demand
+    amounts: IntArray
+    eligible: BoolArray
+
+    def slots(self, free: IntArray) -> IntArray:
+        """Workers that fit each column, at most `least`, [column], where `free` is free, [resource, column]."""
+        slots: IntArray = np.where(self.eligible, self.demand.least, 0).astype(np.int64)
+        for available, amount in zip(free, self.amounts.tolist(), strict=True):
+            if amount > 0:
+                np.minimum(slots, available // amount, out=slots)
+        return slots.clip(0, out=slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Room that is kept for the blocked gang.
+
+    Attributes:
+        at_seconds: When it starts if running gangs end as expected, in seconds since the epoch; the present if it
+            fits now, or waits only for gangs that have outlived their estimates; None if it needs a gang to end of
+            which nobody knows when.
+        promised_seconds: The time that others have to respect: the first that was promised, unless it was put off.
+            Never later than `at_seconds`. None if no time is known.
+        columns: Columns where it starts, in the order of the tree, [k].
+        workers: Workers on each, [k].
+        spare: What others may use for long on those columns, [resource, k]; never negative.
+        last: Name of the gang that ends last of those it needs to end; None if it fits now.
+        overdue: Whether that gang has outlived its estimate.
+        slips: How often the time was put off.
+    """
+
+    at_seconds: float | None
+    promised_seconds: float | None
+    columns: IntArray
+    workers: IntArray
+    spare: IntArray
+    last: str | None
+    overdue: bool = False
+    slips: int = 0
+
+    def passes(self, end_seconds: float | None) -> bool:
+        """Whether a job that ends then ends early enough to use what is reserved; None for an end nobody knows."""
+        return (
+            end_seconds is not None
+            and self.promised_seconds is not None
+            and end_seconds <= self.promised_seconds
+        )
+
+    def usable(self, free: IntArray, end_seconds: float | None) -> IntArray:
+        """What a job may use, so that any placing in it is allowed, [resource, column].
+
+        Args:
+            free: What is free now, [resource, column].
+            end_seconds: When the job would end if it started now; None if nobody knows.
+        """
+        if self.passes(end_seconds):
+            return free
+        usable = free.copy()
+        usable[:, self.columns] = np.minimum(usable[:, self.columns], self.spare)
+        return usable
+
+    def allows(self, placing: Placing, end_seconds: float | None, amounts: IntArray) -> bool:
+        """Whether a job may go ahead of the gang.
+
+        Args:
+            placing: Where its workers would go.
+            end_seconds: When it would end; None if nobody knows.
+            amounts: What one of its workers takes, [resource].
+        """
+        return self.passes(end_seconds) or bool((self._taken(placing, amounts) <= self.spare).all())
+
+    def after(self, placing: Placing, end_seconds: float | None, amounts: IntArray) -> Reservation:
+        """The reservation once a job that it allows has started. Without this, two jobs could use the same spare."""
+        if self.passes(end_seconds):
+            return self
+        return replace(self, spare=self.spare - self._taken(placing, amounts))
+
+    def _taken(self, placing: Placing, amounts: IntArray) -> IntArray:
+        """What a job takes of the reserved columns, [resource, k]."""
+        _, mine, theirs = np.intersect1d(
+            self.columns, placing.columns, assume_unique=True, return_indices=True
+        )
+        taken = np.zeros_like(self.spare)
+        taken[:, mine] = amounts[:, None] * placing.workers[theirs]
+        return taken
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A time at which the gang fits.
+
+    Attributes:
+        at: When; infinite if not known.
+        free: What is free then, [resource, column].
+        ends: How many ends it takes, in the order of ends.
+    """
+
+    at: float
+    free: IntArray
+    ends: int
+
+
+def reserve(
+    topology: Topology,
+    free: IntArray,
+    running: Sequence[Running],
+    need: Need,
+    *,
+    now_seconds: float,
+    previous: Reservation | None = None,
+) -> Reservation | NoPlace:
+    """Keep room for a blocked gang at the earliest time at which it fits.
+
+    Args:
+        topology: The tree.
+        free: What is free now, [resource, column]; negative where over-committed.
+        running: The gangs that will end.
+        need: What the blocked gang needs.
+        now_seconds: The present, in seconds since the epoch.
+        previous: Its reservation in the last cycle, if there was one: it is kept unless another place is earlier than
+            was ever promised, or halves what is left to wait after a slip.
+
+    Returns:
+        The reservation, or why it would not fit even if all running gangs had ended. Then nothing is kept for it.
+    """
+    ends = _Ends(running, free, now_seconds)
+    demand = replace(need.demand, most=need.demand.least)
+    best = ends.first(lambda then: holds(topology, need.slots(then), demand))
+    if best is None:
+        refusal = place(topology, need.slots(ends.free_after(len(running))), demand)
+        assert isinstance(refusal, NoPlace), "nothing holds it"
+        return refusal
+    kept, stays, promised, slips = None, math.inf, math.inf, 0
+    if previous is not None:
+        caps = np.zeros(free.shape[1], dtype=np.int64)
+        caps[previous.columns] = previous.workers
+        kept = ends.first(lambda then: holds(topology, np.minimum(need.slots(then), caps), demand))
+        slips = previous.slips
+    if kept is not None:
+        assert previous is not None
+        stays = kept.at
+        promised = math.inf if previous.promised_seconds is None else previous.promised_seconds
+    worth = best.at < promised or (slips < _MOST_SLIPS and best.at - now_seconds <= (stays - now_seconds) / 2)
+    if kept is None or (best.at < stays and worth):
+        found, limit = best, need.slots(best.free)
+        moved = kept is not None
+    else:
+        found, limit = kept, np.minimum(need.slots(kept.free), caps)
+        moved = False
+    placing = place(topology, limit, demand, cost=need.slots(free).astype(np.float64))
+    assert isinstance(placing, Placing), "it holds what fits"
+    slipped = promised < found.at and found.at > now_seconds and slips < _MOST_SLIPS
+    slipped = slipped and (moved or now_seconds >= promised)
+    promised = found.at if slipped else min(promised, found.at)
+    last = ends.last(found.ends, placing.columns)
+    overdue = last is not None and last.end_seconds is not None and last.end_seconds < now_seconds
+    return Reservation(
+        at_seconds=_known(found.at),
+        promised_seconds=_known(promised),
+        columns=placing.columns,
+        workers=placing.workers,
+        spare=(found.free[:, placing.columns] - need.amounts[:, None] * placing.workers).clip(0),
+        last=None if last is None else last.name,
+        overdue=overdue,
+        slips=slips + slipped,
+    )
+
+
+def _known(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) else None
+
+
+class _Ends:
+    """Running gangs by their ends: those that are overdue end now, those without a known end last, small ones first."""
+
+    def __init__(self, running: Sequence[Running], free: IntArray, now_seconds: float) -> None:
+        def end(gang: Running) -> float:
+            return math.inf if gang.end_seconds is None else max(gang.end_seconds, now_seconds)
+
+        self._now = now_seconds
+        self._free = free
+        self._gangs = sorted(running, key=lambda gang: (end(gang), len(gang.columns), gang.name))
+        self._ends = [end(gang) for gang in self._gangs]
+        self._until = np.cumsum([0, *(len(gang.columns) for gang in self._gangs)])
+        none = np.zeros((len(free), 0), dtype=np.int64)
+        self._columns = np.concatenate([none[0], *(gang.columns for gang in self._gangs)])
+        self._amounts = np.concatenate([none, *(gang.amounts for gang in self._gangs)], axis=1)
+
+    def free_after(self, ends: int) -> IntArray:
+        """What is free once that many gangs have ended, [resource, column]."""
+        until = int(self._until[ends])
+        columns = self._columns[:until]
+        width = self._free.shape[1]
+        freed = [np.bincount(columns, row[:until], minlength=width) for row in self._amounts]
+        return self._free + np.array(freed).astype(np.int64)
+
+    def first(self, fits: Callable[[IntArray], bool]) -> _Found | None:
+        """The earliest time at which something fits, in O(log R) looks: more ends never make it fit worse."""
+        total = len(self._gangs)
+        low, high, step = -1, 0, 1
+        while not fits(self.free_after(high)):
+            if high == total:
+                return None
+            low, high, step = high, min(high + step, total), 2 * step
+        while high - low > 1:
+            middle = (low + high) // 2
+            if fits(self.free_after(middle)):
+                high = middle
+            else:
+                low = middle
+        if high == 0:
+            return _Found(self._now, self._free, 0)
+        at = self._ends[high - 1]
+        while math.isfinite(at) and high < total and self._ends[high] == at:
+            high += 1
+        return _Found(at, self.free_after(high), high)
+
+    def last(self, ends: int, columns: IntArray) -> Running | None:
+        """Of the first gangs to end, the last that holds something on some columns."""
+        wanted = np.isin(self._columns[: int(self._until[ends])], columns)
+        where = np.flatnonzero(wanted)
+        if len(where) == 0:
+            return None
+        return self._gangs[int(np.searchsorted(self._until, where[-1], side="right")) - 1]
