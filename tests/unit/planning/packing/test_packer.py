@@ -140,7 +140,7 @@ def test_slot_value_takes_the_way_that_loses_least_value(
     arriving: list[PodClass], data: st.DataObject
 ) -> None:
     mix = Mix.of(arriving)
-    packer = Packer(NodeStates(KINDS, NODES), SlotValue(mix, KINDS, price_weight=0))
+    packer = Packer(NodeStates(KINDS, NODES), SlotValue(mix, KINDS, priced=False))
     books = Books([KINDS[k] for k in NODES])
     # All of them come before weights are set anew, so the weights of the empty hall hold throughout.
     left = [sum(node.slots(pod) for node in books.nodes) for pod in mix.classes]
