@@ -190,7 +190,7 @@ CASES: list[tuple[str, Callable[[], Json], str, str]] = [
     ("InferenceService", rolls_over, "Progressing", "InProgress"),
     ("InferenceService", serves, "Healthy", "Current"),
     ("InferenceService", scaled_to_zero, "Healthy", "Current"),
-    ("InferenceService", without_hope, "Degraded", "InProgress"),
+    ("InferenceService", without_hope, "Degraded", "Failed"),
     ("Queue", in_use, "Healthy", "Current"),
     ("Queue", overcommitted, "Healthy", "Current"),
 ]

@@ -274,7 +274,11 @@ def _conclude(look: _Look, model: _Verdict, room: _Verdict, replicas: _Verdict) 
         draft.condition(ConditionType.READY, True, Reason.SCALED_TO_ZERO, replicas.message)
     else:
         draft.condition(ConditionType.READY, True, Reason.SERVING, replicas.message)
-    if bad is None and spare:
+    stalled = next((part for part in parts if part.stalled), None)
+    if stalled is not None:
+        # kstatus looks at Reconciling first: were it True, tools would wait for what only a person can bring about.
+        draft.condition(ConditionType.RECONCILING, False, stalled.reason, stalled.message)
+    elif bad is None and spare:
         message = f"{replicas.message}; the next has no room: {room.message}"
         draft.condition(ConditionType.RECONCILING, True, room.reason, message)
     elif bad is None and replicas.reason not in _ON_THE_WAY:
@@ -282,7 +286,6 @@ def _conclude(look: _Look, model: _Verdict, room: _Verdict, replicas: _Verdict) 
     else:
         moving = replicas if bad is None else bad
         draft.condition(ConditionType.RECONCILING, True, moving.reason, moving.message)
-    stalled = next((part for part in parts if part.stalled), None)
     if stalled is not None:
         draft.true(ConditionType.STALLED, stalled.reason, stalled.message)
     else:
