@@ -139,7 +139,11 @@ class Filling:
             return np.append(whole, last), np.append(self._slots[whole], rest)
         left = rooms - rest
         last = best_of(others, self._far(level, whole, columns), self.breaks(level, left), left, first)
-        more, workers = self.fill(columns[numbers[columns] == last], rest, below)
+        partly = columns[numbers[columns] == last]
+        if level is Level.BLOCK:
+            # As few racks as these blocks allow: one of few workers need not be taken for its block to be full.
+            return self.fill(np.append(whole, partly), need, below)
+        more, workers = self.fill(partly, rest, below)
         return np.append(whole, more), np.append(self._slots[whole], workers)
 
     def by_packing(self, need: int) -> Filled:

@@ -4,7 +4,9 @@ The rules, each in one sentence:
 
 * All or nothing at `least`; up to `most` where they fit.
 * Required: one domain of the asked level, or nothing. Preferred: one domain of that level; else one of the next level
-  up, over as few domains of the level below as possible; else anywhere, over as few racks (or blocks, if asked).
+  up, over as few domains of the level below as possible; else anywhere, over as few blocks as possible and as few
+  racks as those allow. Fewer racks of more blocks would cross more of the slowest links, and take the best racks of
+  every block.
 * Of several domains that hold it: one that it fills exactly, then one in use with the least left over, then an
   untouched one, so that whole racks stay whole for big gangs.
 * Elastic and Preferred: a wider level is worth it only if it brings a quarter more workers (`widen_gain`). Every link
@@ -27,6 +29,14 @@ from datahall.planning.state import BoolArray, IntArray
 from datahall.planning.topology import Domain, FloatArray, Level, Topology
 
 _WIDEN_GAIN = 1.25
+
+_BELOW = {
+    Level.HOST: (Level.HOST,),
+    Level.RACK: (Level.HOST,),
+    Level.BLOCK: (Level.RACK, Level.HOST),
+    Level.HALL: (Level.BLOCK, Level.RACK, Level.HOST),
+}
+"""The levels by whose domains a domain is filled, widest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +157,7 @@ def place(
         return _refusal(topology, filling, demand)
     level, number, workers = chosen
     columns = filling.columns[filling.numbers(level)[filling.columns] == number]
-    return _told(topology, filling, *filling.fill(columns, workers, _levels_below(demand, level)))
+    return _told(topology, filling, *filling.fill(columns, workers, _BELOW[level]))
 
 
 def place_beside(
@@ -212,7 +222,7 @@ def place_beside(
         taken[inside[close]] = slots[inside[close]]
         workers -= room
         inside = inside[~close]
-    columns, counts = filling.fill(inside, workers, _levels_below(demand, level))
+    columns, counts = filling.fill(inside, workers, _BELOW[level])
     taken[columns] += counts
     columns = np.flatnonzero(taken)
     return _told(topology, filling, columns, taken[columns], there)
@@ -225,13 +235,6 @@ def _upward(demand: Demand) -> Sequence[Level]:
     """Levels of which one domain may hold the gang, tightest first."""
     assert demand.level is not None
     return (demand.level,) if demand.required else tuple(lv for lv in Level if lv >= demand.level)
-
-
-def _levels_below(demand: Demand, level: Level) -> tuple[Level, ...]:
-    """The levels by whose domains a domain is filled, widest first."""
-    if level is Level.HALL and demand.level is Level.BLOCK:
-        return Level.BLOCK, Level.RACK, Level.HOST
-    return (Level.RACK, Level.HOST) if level >= Level.BLOCK else (Level.HOST,)
 
 
 def _cleared(

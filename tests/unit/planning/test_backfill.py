@@ -72,8 +72,15 @@ class TestWhen:
         gangs = [running("a", 1100, {0: 4}), running("b", 1100, {1: 8}), running("c", 1100, {2: 4})]
         found = reserve(racks(3), free(4, 0, 4), gangs, need(2, 8, 3), now_seconds=NOW)
         assert found.at_seconds == 1100
-        assert found.spare.shape == (2, 2)
-        assert (found.spare[GPU] == 0).all()
+        assert (found.columns.tolist(), found.spare[GPU].tolist()) == ([0, 1], [0, 0])
+        gangs = [running("a", 1100, {0: 4}), running("b", 1100, {0: 4})]
+        found = reserve(racks(1), free(0), gangs, need(1, 4, 1), now_seconds=NOW)
+        assert found.spare[GPU].tolist() == [4]
+
+    def test_of_equal_hosts_those_that_nobody_could_use_meanwhile(self):
+        gangs = [running("a", 1100, {1: 8}), running("b", 1100, {2: 8})]
+        found = reserve(racks(3), free(8, 0, 0), gangs, need(2, 8, 3, RACK), now_seconds=NOW)
+        assert found.columns.tolist() == [1, 2]
 
     def test_never_with_the_numbers_if_all_ends_are_not_enough(self):
         gangs = [running("a", 1100, {0: 4}), running("b", None, {2: 8})]

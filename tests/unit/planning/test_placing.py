@@ -141,7 +141,7 @@ class TestWider:
             "as few racks, and nothing left"
         )
 
-    def test_then_anywhere_over_few_racks(self):
+    def test_then_anywhere_over_few_blocks_and_few_of_their_racks(self):
         hall = Hall(a={"1": [5], "2": [1]}, b={"1": [4], "2": [2]})
         assert hall.place(9, 9, RACK) == {"a-1-0": 5, "b-1-0": 4}
         assert hall.place(11, 11, RACK) == {"a-1-0": 5, "b-1-0": 4, "b-2-0": 2}
@@ -152,7 +152,11 @@ class TestWider:
             b={"1": [4], "2": [4], "3": [2]},
             c={"1": [4], "2": [4], "3": [4]},
         )
-        assert set(hall.place(19, 19, RACK)) == {"c-1-0", "c-2-0", "c-3-0", "b-1-0", "b-2-0"}
+        assert set(hall.place(19, 19, RACK)) == {"c-1-0", "c-2-0", "c-3-0", "a-1-0", "a-2-0"}
+
+    def test_few_blocks_come_before_few_racks(self):
+        hall = Hall(a={"1": [4], "2": [4], "3": [3]}, b={"1": [5], "2": [1]}, c={"1": [5]}, d={"1": [5]})
+        assert set(hall.place(15, 15, RACK)) == {"a-1-0", "a-2-0", "a-3-0", "c-1-0"}
 
     def test_asked_for_a_block_few_blocks_come_first(self):
         hall = Hall(a={"1": [9], "2": [1]}, b={"1": [4], "2": [4], "3": [4]}, c={"1": [8]})
@@ -210,6 +214,7 @@ class TestStay:
     def test_unless_it_is_gone_or_too_small_or_too_wide(self, lost):
         hall = Hall(a={"1": [4, 4], "2": [4]})
         assert set(hall.place(8, 8, RACK, True, stay=lost)) == {"a-1-0", "a-1-1"}
+        assert hall.refused(9, 9, RACK, True, stay=lost).best_has == 8
 
 
 class TestBeside:
@@ -371,9 +376,12 @@ def test_any_small_hall(hall, demand, cared_for):
     holding = [d for d in count.domains(level) if count.room(d) >= workers]
     assert merit(chosen[0]) == min(map(merit, holding))
     # As few domains as possible at the level by which it is filled.
-    filled_by = {HOST: HOST, RACK: HOST, BLOCK: RACK, HALL: BLOCK if demand.level is BLOCK else RACK}[level]
+    filled_by = {HOST: HOST, RACK: HOST, BLOCK: RACK, HALL: BLOCK}[level]
     used = {count.of[filled_by][c] for c in columns}
     assert len(used) == count.fewest(filled_by, chosen[0], workers)
+    blocks = {count.of[BLOCK][c] for c in columns}
+    in_blocks = [c for c in count.slots if count.of[BLOCK][c] in blocks]
+    assert level < BLOCK or found.racks == count.fewest(RACK, in_blocks, workers)
     assert len({count.of[RACK][c] for c in columns}) == found.racks
     assert len({count.of[BLOCK][c] for c in columns}) == found.blocks
     assert found.level == min(lv for lv in Level if len({count.of[lv][c] for c in columns}) == 1)

@@ -34,6 +34,7 @@ changes = st.lists(st.tuples(st.integers(0, 5), st.none() | labelled), max_size=
 def test_after_any_changes_the_tree_is_that_of_the_labels(events):
     topology, truth = Topology(), {}
     for column, node in events:
+        assert (topology.rank(6) == len(truth)).sum() == 6 - len(truth), "asked for at every step: it is kept"
         if node is None:
             assert topology.remove(column) == (column in truth)
             truth.pop(column, None)
