@@ -208,10 +208,8 @@ def main() -> int:
             "DATAHALL_WRITES_PER_SECOND": "5000",
             "DATAHALL_LOG_LEVEL": "warning",
         }
-        profile = ["-m", "cProfile", "-o", arguments.profile] if arguments.profile else []
-        operator = subprocess.Popen(
-            [sys.executable, *profile, "-m", "datahall.control"], cwd=ROOT, env=environment
-        )
+        program = ["bench.profiled", arguments.profile] if arguments.profile else ["datahall.control"]
+        operator = subprocess.Popen([sys.executable, "-m", *program], cwd=ROOT, env=environment)
         try:
             pids = {**server.pids, "operator": operator.pid, "bench": os.getpid()}
             result = asyncio.run(run(arguments.jobs, server.kubeconfig, probe_port, pids))

@@ -29,6 +29,16 @@ class Hall:
     kinds: tuple[NodeKind, ...]
     nodes: tuple[int, ...]
 
+    def shuffled(self, seed: int) -> Hall:
+        """The same nodes in random order.
+
+        The published rules give ties to the lowest node name. In the trace as published, names follow an order (builds
+        come in runs) that its authors' runs cannot have had: with it FGD falls short of its own published figures by
+        up to 1.9 points (list cpu250), with a random order it meets them within 0.3.
+        """
+        order = np.random.default_rng(seed).permutation(len(self.nodes))
+        return Hall(self.kinds, tuple(self.nodes[i] for i in order))
+
     @property
     def gpu_milli(self) -> int:
         """Capacity in GPU thousandths."""

@@ -160,7 +160,8 @@ def _trace(trace: str) -> tuple[Hall, tuple[PodClass, ...], Mix]:
 
 def run(trace: str, policy: str, seed: int) -> Outcome:
     """Replay a trace once."""
-    hall, listed, mix = _trace(trace)
+    listed_hall, listed, mix = _trace(trace)
+    hall = listed_hall.shuffled(seed)
     capacity = hall.gpu_milli
     arrivals = openb.arrivals(listed, capacity, seed)
     books, model = Books(hall), watt_model(hall)
