@@ -124,13 +124,8 @@ def _shortlist(board: Board, budget: Budget) -> tuple[Board, bool]:
         kept[by_price[:many]] = True
     columns = np.zeros(len(slots), dtype=np.bool_)
     columns[board.column[kept[board.gang]]] = True
-    smaller = board.only(columns, kept, int(board.missing[0] - slots[~columns].sum()))
-    everyone = np.ones(len(smaller.cost), dtype=np.bool_)
-    # Offers come from the best gangs of each column; where these do not reach, the whole board does.
-    enough = smaller.slots(smaller.free_without(everyone)).sum() >= smaller.missing[0]
-    if enough and not (smaller.short_without(everyone) > 0).any():
-        return smaller, False
-    return board, True
+    # Enough, as all gangs of a kept column are kept, and columns are left out only once there is more than enough.
+    return board.only(columns, kept, int(board.missing[0] - slots[~columns].sum())), False
 
 
 def _fits(board: Board, gone: BoolArray) -> bool:

@@ -232,6 +232,18 @@ def test_ties(gangs, victims_):
     assert planned(room(0, 0), asks(1, 8, columns=2), gangs).victims == victims_
 
 
+def test_of_equal_choices_the_later_started_wins_as_a_whole():
+    node_0 = [gang("a", {0: 4}, started=0.0), gang("d", {0: 4}, started=8.0)]
+    node_1 = [gang("b", {1: 4}, started=5.0), gang("c", {1: 4}, started=4.0)]
+    assert planned(room(0, 0), asks(1, 8, columns=2), node_0 + node_1).victims == ("b", "c")
+
+
+def test_a_domain_that_looks_equal_is_compared_to_the_end():
+    gangs = [gang("old", {0: 8}, started=0.0), gang("new", {1: 8}, started=9.0)]
+    found = planned(room(0, 0), asks(1, 8, columns=2, domain_of=[0, 1]), gangs)
+    assert (found.domain, found.victims) == (1, ("new",))
+
+
 def test_each_earlier_eviction_makes_the_next_dearer():
     once, never = gang("once", {0: 8}, cost=60, evictions=1), gang("never", {1: 8}, cost=100)
     assert planned(room(0, 0), asks(1, 8, columns=2), [once, never]).victims == ("never",)
