@@ -33,6 +33,7 @@ from datahall.planning.packing.baselines import (
     RandomFit,
 )
 from datahall.planning.packing.demand import Mix, PodClass
+from datahall.planning.packing.learning import LearningPacker
 from datahall.planning.packing.moves import Mover, Seat
 from datahall.planning.packing.packer import Packer, Place, Rule
 from datahall.planning.packing.slots import SlotValue
@@ -115,6 +116,7 @@ POLICIES = {
     "fgd": "online",
     "pwr+fgd": "online",
     "datahall": "online",
+    "datahall-learning": "online",
     "datahall-power": "online",
     "datahall-microbatch": "microbatch",
     "datahall-moves": "moves",
@@ -123,7 +125,10 @@ POLICIES = {
 
 
 def rule(policy: str, hall: Hall, mix: Mix, seed: int) -> Rule:
-    """A policy's rule, told of the whole mix, as FGD is; FGD itself keeps the most frequent 95 % of it."""
+    """A policy's rule, told of the whole mix, as FGD is; FGD itself keeps the most frequent 95 % of it.
+
+    The policy datahall-learning has no rule from the start: it is told nothing.
+    """
     told = mix.without_memory().covering(0.95)
     match policy:
         case "random":
@@ -166,10 +171,16 @@ def run(trace: str, policy: str, seed: int) -> Outcome:
     arrivals = openb.arrivals(listed, capacity, seed)
     books, model = Books(hall), watt_model(hall)
     started = time.perf_counter()
-    judge = rule(policy, hall, mix, seed)
-    states = NodeStates(hall.kinds, hall.nodes, interchangeable=judge.interchangeable)
-    packer = Packer(states, judge)
-    mover = Mover(packer, per_arrival=MOVES_PER_ARRIVAL) if POLICIES[policy] == "moves" else None
+    states = NodeStates(hall.kinds, hall.nodes, interchangeable=policy.startswith("datahall"))
+    packer = (
+        LearningPacker(states)
+        if policy == "datahall-learning"
+        else Packer(states, rule(policy, hall, mix, seed))
+    )
+    mover = None
+    if POLICIES[policy] == "moves":
+        assert isinstance(packer, Packer)
+        mover = Mover(packer, per_arrival=MOVES_PER_ARRIVAL)
     seconds = time.perf_counter() - started
     allocated, watts = np.full(131, np.nan), np.full(131, np.nan)
     asked = got = wrong = moves = 0
