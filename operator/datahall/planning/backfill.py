@@ -8,10 +8,12 @@ Estimates fail, so three things are true whether ends are kept or not:
 
 * Of a gang whose end is not known, it is never said when it ends. If the reservation needs it, it has no time, and
   nobody may go ahead on its columns for being short.
-* A gang that has outlived its estimate is expected any moment: nothing starts where it is waited for.
+* A gang that has outlived its estimate is expected to last as long again as it is overdue: one that has just missed
+  it is about to end, one that is stuck is waited for no longer than it takes to see that.
 * The reservation cannot be put off for ever. From cycle to cycle it stays where it is, and what others may use is up
-  to the time that was promised first, not up to the time to which it has slipped. It takes a new promise, there or
-  elsewhere, at most `_MOST_SLIPS` times; then its columns only empty, and it starts.
+  to the time that was promised, not up to the time to which that has slipped. It is put off, there or to elsewhere,
+  only when the gang has waited twice as long as the last time; in between its columns only empty. So with estimates
+  up to L ahead and jobs up to D long, whatever the estimates say, it starts within 3 (L + D).
 """
 
 from __future__ import annotations
@@ -25,8 +27,6 @@ import numpy as np
 from datahall.planning.placing import Demand, NoPlace, Placing, holds, place
 from datahall.planning.state import BoolArray, IntArray
 from datahall.planning.topology import Topology
-
-_MOST_SLIPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +75,18 @@ class Reservation:
     """Room that is kept for the blocked gang.
 
     Attributes:
-        at_seconds: When it starts if running gangs end as expected, in seconds since the epoch; the present if it
-            fits now, or waits only for gangs that have outlived their estimates; None if it needs a gang to end of
-            which nobody knows when.
-        promised_seconds: The time that others have to respect: the first that was promised, unless it was put off.
+        at_seconds: When it starts if running gangs end as expected, in seconds since the epoch; None if it needs a
+            gang to end of which nobody knows when.
+        promised_seconds: The time that others have to respect: the earliest that was told, unless it was put off.
             Never later than `at_seconds`. None if no time is known.
         columns: Columns where it starts, in the order of the tree, [k].
         workers: Workers on each, [k].
         spare: What others may use for long on those columns, [resource, k]; never negative.
         last: Name of the gang that ends last of those it needs to end; None if it fits now.
-        overdue: Whether that gang has outlived its estimate.
-        slips: How often the time was put off.
+        since_seconds: When room was kept for it first.
+        firm_until_seconds: It is not put off before.
+        slips: How often it was put off.
+        overdue: Whether the last gang has outlived its estimate.
     """
 
     at_seconds: float | None
@@ -94,8 +95,10 @@ class Reservation:
     workers: IntArray
     spare: IntArray
     last: str | None
-    overdue: bool = False
+    since_seconds: float
+    firm_until_seconds: float
     slips: int = 0
+    overdue: bool = False
 
     def passes(self, end_seconds: float | None) -> bool:
         """Whether a job that ends then ends early enough to use what is reserved; None for an end nobody knows."""
@@ -176,8 +179,8 @@ def reserve(
         running: The gangs that will end.
         need: What the blocked gang needs.
         now_seconds: The present, in seconds since the epoch.
-        previous: Its reservation in the last cycle, if there was one: it is kept unless another place is earlier than
-            was ever promised, or halves what is left to wait after a slip.
+        previous: Its reservation in the last cycle, if there was one: it stays there unless another place is earlier
+            than was promised, or, where it may be put off, halves what is left to wait.
 
     Returns:
         The reservation, or why it would not fit even if all running gangs had ended. Then nothing is kept for it.
@@ -189,40 +192,58 @@ def reserve(
         refusal = place(topology, need.slots(ends.free_after(len(running))), demand)
         assert isinstance(refusal, NoPlace), "nothing holds it"
         return refusal
-    kept, stays, promised, slips = None, math.inf, math.inf, 0
+    choice = _Choice(best, best.at, now_seconds, now_seconds, 0)
     if previous is not None:
         caps = np.zeros(free.shape[1], dtype=np.int64)
         caps[previous.columns] = previous.workers
         kept = ends.first(lambda then: holds(topology, np.minimum(need.slots(then), caps), demand))
-        slips = previous.slips
-    if kept is not None:
-        assert previous is not None
-        stays = kept.at
-        promised = math.inf if previous.promised_seconds is None else previous.promised_seconds
-    worth = best.at < promised or (slips < _MOST_SLIPS and best.at - now_seconds <= (stays - now_seconds) / 2)
-    if kept is None or (best.at < stays and worth):
-        found, limit = best, need.slots(best.free)
-        moved = kept is not None
-    else:
-        found, limit = kept, np.minimum(need.slots(kept.free), caps)
-        moved = False
-    placing = place(topology, limit, demand, cost=need.slots(free).astype(np.float64))
+        choice = _choose(best, kept, previous, now_seconds)
+    found = choice.found
+    slots = need.slots(found.free)
+    if previous is not None and found is not best:
+        slots = np.minimum(slots, caps)
+    placing = place(topology, slots, demand, cost=need.slots(free).astype(np.float64))
     assert isinstance(placing, Placing), "it holds what fits"
-    slipped = promised < found.at and found.at > now_seconds and slips < _MOST_SLIPS
-    slipped = slipped and (moved or now_seconds >= promised)
-    promised = found.at if slipped else min(promised, found.at)
     last = ends.last(found.ends, placing.columns)
     overdue = last is not None and last.end_seconds is not None and last.end_seconds < now_seconds
     return Reservation(
         at_seconds=_known(found.at),
-        promised_seconds=_known(promised),
+        promised_seconds=_known(choice.promised),
         columns=placing.columns,
         workers=placing.workers,
         spare=(found.free[:, placing.columns] - need.amounts[:, None] * placing.workers).clip(0),
         last=None if last is None else last.name,
+        since_seconds=choice.since,
+        firm_until_seconds=choice.firm_until,
+        slips=choice.slips,
         overdue=overdue,
-        slips=slips + slipped,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Where and when, and what is promised; the words of `Reservation`, with infinity for what nobody knows."""
+
+    found: _Found
+    promised: float
+    since: float
+    firm_until: float
+    slips: int
+
+
+def _choose(best: _Found, kept: _Found | None, previous: Reservation, now: float) -> _Choice:
+    """Keep the place of the last cycle, or leave it for the best one."""
+    since, firm_until, slips = previous.since_seconds, previous.firm_until_seconds, previous.slips
+    if kept is None:
+        return _Choice(best, best.at, since, firm_until, slips)
+    promised = math.inf if previous.promised_seconds is None else previous.promised_seconds
+    may_slip = now >= firm_until
+    worth = best.at < promised or (may_slip and best.at - now <= (kept.at - now) / 2)
+    moves = best.at < kept.at and worth
+    found = best if moves else kept
+    if found.at > promised and may_slip and (moves or now >= promised):
+        return _Choice(found, found.at, since, 2 * now - since, slips + 1)
+    return _Choice(found, min(promised, found.at), since, firm_until, slips)
 
 
 def _known(seconds: float) -> float | None:
@@ -230,11 +251,14 @@ def _known(seconds: float) -> float | None:
 
 
 class _Ends:
-    """Running gangs by their ends: those that are overdue end now, those without a known end last, small ones first."""
+    """Running gangs by their ends; those without a known end last, small ones first."""
 
     def __init__(self, running: Sequence[Running], free: IntArray, now_seconds: float) -> None:
         def end(gang: Running) -> float:
-            return math.inf if gang.end_seconds is None else max(gang.end_seconds, now_seconds)
+            if gang.end_seconds is None:
+                return math.inf
+            overdue = max(0.0, now_seconds - gang.end_seconds)
+            return max(gang.end_seconds, now_seconds) + overdue
 
         self._now = now_seconds
         self._free = free

@@ -14,9 +14,8 @@ NOW = 1_800_000_000.0  # 2027-01-15 08:00 UTC
 
 def reservation(at=NOW + 3600, *, promised=NOW + 3600, last="team-a/x", overdue=False, slips=0, nodes=4):
     columns = np.arange(nodes)
-    return Reservation(
-        at, promised, columns, columns + 1, np.zeros((3, nodes), dtype=np.int64), last, overdue, slips
-    )
+    spare = np.zeros((3, nodes), dtype=np.int64)
+    return Reservation(at, promised, columns, columns + 1, spare, last, NOW, NOW, slips, overdue)
 
 
 def placing(level, racks, blocks):
