@@ -160,3 +160,14 @@ def test_all_in_one_domain():
     ]
     found = shrinking(room(0, 0, 0, 0), asks(2, 8, columns=4, domain_of=[0, 0, 1, 1]), gangs)
     assert (found.domain, shrunk(found)) == (1, {"e2": (0,), "e3": (0,)})
+
+
+def test_an_elastic_gang_ends_beside_another_that_shrinks():
+    gangs = [
+        elastic("e0", {0: 8}, [(0, 4)], cost=50, spare_cost=45),
+        elastic("e1", {1: 8}, [(1, 4)], cost=100, spare_cost=5),
+        gang("rigid", {2: 4}, cost=60),
+    ]
+    # All spare workers and the rigid gang are 3 workers' room; ending both elastic gangs costs 150.
+    found = shrinking(room(0, 0, 0), asks(4, 4, columns=3), gangs)
+    assert (found.victims, shrunk(found), found.cost_gpu_seconds) == (("e0", "rigid"), {"e1": (0,)}, 115)
