@@ -26,15 +26,15 @@ import numpy as np
 
 from datahall.planning.placing import Demand, NoPlace, Placing, holds, place
 from datahall.planning.state import BoolArray, IntArray
-from datahall.planning.topology import Topology
+from datahall.planning.topology import FloatArray, Topology
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class RunningGang:
     """A gang that holds its place.
 
     Attributes:
-        name: Its name, for people; unique.
+        name: Its name, for people.
         end_seconds: When it is expected to end, from its measured step rate, in seconds since the epoch; None if
             nobody knows.
         columns: Columns that it holds something on, [k]; a column may occur more than once.
@@ -45,6 +45,43 @@ class Running:
     end_seconds: float | None
     columns: IntArray
     amounts: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGangs:
+    """All of them, as arrays: what they hold changes rarely, and is best kept; when they end changes always.
+
+    Attributes:
+        names: Their names, [gang].
+        end_seconds: When each is expected to end, [gang]; infinite if nobody knows.
+        gang: The gang of each entry, [entry].
+        columns: The column of each entry, [entry].
+        amounts: What is held there, [resource, entry].
+    """
+
+    names: Sequence[str]
+    end_seconds: FloatArray
+    gang: IntArray
+    columns: IntArray
+    amounts: IntArray
+
+    @classmethod
+    def of(cls, gangs: Sequence[RunningGang], resources: int) -> RunningGangs:
+        """The arrays of some gangs.
+
+        Args:
+            gangs: The gangs.
+            resources: How many resources are accounted.
+        """
+        sizes = [len(gang.columns) for gang in gangs]
+        none = np.zeros((resources, 0), dtype=np.int64)
+        return cls(
+            names=[gang.name for gang in gangs],
+            end_seconds=np.array([math.inf if g.end_seconds is None else g.end_seconds for g in gangs]),
+            gang=np.repeat(np.arange(len(gangs)), sizes),
+            columns=np.concatenate([none[0], *(gang.columns for gang in gangs)]),
+            amounts=np.concatenate([none, *(gang.amounts for gang in gangs)], axis=1),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +202,7 @@ class _Found:
 def reserve(
     topology: Topology,
     free: IntArray,
-    running: Sequence[Running],
+    running: RunningGangs,
     need: Need,
     *,
     now_seconds: float,
@@ -189,7 +226,7 @@ def reserve(
     demand = replace(need.demand, most=need.demand.least)
     best = ends.first(lambda then: holds(topology, need.slots(then), demand))
     if best is None:
-        refusal = place(topology, need.slots(ends.free_after(len(running))), demand)
+        refusal = place(topology, need.slots(ends.free_after(len(running.names))), demand)
         assert isinstance(refusal, NoPlace), "nothing holds it"
         return refusal
     choice = _Choice(best, best.at, now_seconds, now_seconds, 0)
@@ -205,18 +242,17 @@ def reserve(
     placing = place(topology, slots, demand, cost=need.slots(free).astype(np.float64))
     assert isinstance(placing, Placing), "it holds what fits"
     last = ends.last(found.ends, placing.columns)
-    overdue = last is not None and last.end_seconds is not None and last.end_seconds < now_seconds
     return Reservation(
         at_seconds=_known(found.at),
         promised_seconds=_known(choice.promised),
         columns=placing.columns,
         workers=placing.workers,
         spare=(found.free[:, placing.columns] - need.amounts[:, None] * placing.workers).clip(0),
-        last=None if last is None else last.name,
+        last=None if last is None else running.names[last],
         since_seconds=choice.since,
         firm_until_seconds=choice.firm_until,
         slips=choice.slips,
-        overdue=overdue,
+        overdue=last is not None and bool(running.end_seconds[last] < now_seconds),
     )
 
 
@@ -253,21 +289,21 @@ def _known(seconds: float) -> float | None:
 class _Ends:
     """Running gangs by their ends; those without a known end last, small ones first."""
 
-    def __init__(self, running: Sequence[Running], free: IntArray, now_seconds: float) -> None:
-        def end(gang: Running) -> float:
-            if gang.end_seconds is None:
-                return math.inf
-            overdue = max(0.0, now_seconds - gang.end_seconds)
-            return max(gang.end_seconds, now_seconds) + overdue
-
+    def __init__(self, running: RunningGangs, free: IntArray, now_seconds: float) -> None:
+        gangs = len(running.names)
+        sizes = np.bincount(running.gang, minlength=gangs)
+        overdue = np.maximum(now_seconds - running.end_seconds, 0.0)
+        ends = np.maximum(running.end_seconds, now_seconds) + overdue
         self._now = now_seconds
         self._free = free
-        self._gangs = sorted(running, key=lambda gang: (end(gang), len(gang.columns), gang.name))
-        self._ends = [end(gang) for gang in self._gangs]
-        self._until = np.cumsum([0, *(len(gang.columns) for gang in self._gangs)])
-        none = np.zeros((len(free), 0), dtype=np.int64)
-        self._columns = np.concatenate([none[0], *(gang.columns for gang in self._gangs)])
-        self._amounts = np.concatenate([none, *(gang.amounts for gang in self._gangs)], axis=1)
+        self._gangs = np.lexsort((sizes, ends))
+        self._ends = ends[self._gangs]
+        self._until = np.concatenate([[0], np.cumsum(sizes[self._gangs])])
+        position = np.empty(gangs, dtype=np.int64)
+        position[self._gangs] = np.arange(gangs)
+        entries = np.argsort(position[running.gang], kind="stable")
+        self._columns = running.columns[entries]
+        self._amounts = running.amounts[:, entries]
 
     def free_after(self, ends: int) -> IntArray:
         """What is free once that many gangs have ended, [resource, column]."""
@@ -279,7 +315,7 @@ class _Ends:
 
     def first(self, fits: Callable[[IntArray], bool]) -> _Found | None:
         """The earliest time at which something fits, in O(log R) looks: more ends never make it fit worse."""
-        total = len(self._gangs)
+        total = len(self._ends)
         low, high, step = -1, 0, 1
         while not fits(self.free_after(high)):
             if high == total:
@@ -293,15 +329,15 @@ class _Ends:
                 low = middle
         if high == 0:
             return _Found(self._now, self._free, 0)
-        at = self._ends[high - 1]
-        while math.isfinite(at) and high < total and self._ends[high] == at:
-            high += 1
+        at = float(self._ends[high - 1])
+        if math.isfinite(at):
+            high = int(np.searchsorted(self._ends, at, side="right"))
         return _Found(at, self.free_after(high), high)
 
-    def last(self, ends: int, columns: IntArray) -> Running | None:
+    def last(self, ends: int, columns: IntArray) -> int | None:
         """Of the first gangs to end, the last that holds something on some columns."""
         wanted = np.isin(self._columns[: int(self._until[ends])], columns)
         where = np.flatnonzero(wanted)
         if len(where) == 0:
             return None
-        return self._gangs[int(np.searchsorted(self._until, where[-1], side="right")) - 1]
+        return int(self._gangs[int(np.searchsorted(self._until, where[-1], side="right")) - 1])

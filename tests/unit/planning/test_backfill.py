@@ -8,13 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datahall.planning.backfill import Need, Reservation, Running, reserve
+from datahall.planning import backfill
+from datahall.planning.backfill import Need, Reservation, RunningGang, RunningGangs
 from datahall.planning.placing import Demand, NoPlace, Placing, place
 from datahall.planning.topology import Domain, Level, Topology
 
 HOST, RACK, BLOCK, HALL = Level
 GPU, CPU = range(2)
 NOW = 1000.0
+
+
+def reserve(topology, available, gangs, wish, **options):
+    return backfill.reserve(topology, available, RunningGangs.of(gangs, len(available)), wish, **options)
 
 
 def racks(*sizes):
@@ -35,7 +40,9 @@ def free(*gpus):
 def running(name, end, gpus_on):
     """A gang that holds GPUs on columns."""
     columns = np.array(list(gpus_on), dtype=np.int64)
-    return Running(name, end, columns, np.array([list(gpus_on.values()), [0] * len(columns)], dtype=np.int64))
+    return RunningGang(
+        name, end, columns, np.array([list(gpus_on.values()), [0] * len(columns)], dtype=np.int64)
+    )
 
 
 def need(workers, gpus, nodes, level=None, required=False):
@@ -300,7 +307,7 @@ def small_halls(draw):
         )
         amounts = np.array([[h[1] for h in held], [h[2] for h in held]], dtype=np.int64).reshape(2, len(held))
         columns = np.array([h[0] for h in held], dtype=np.int64)
-        gangs.append(Running(f"g{i}", draw(ends), columns, amounts))
+        gangs.append(RunningGang(f"g{i}", draw(ends), columns, amounts))
     level = draw(st.sampled_from([None, HOST, RACK]))
     workers = draw(st.integers(1, 5))
     wish = Need(
@@ -357,7 +364,7 @@ def test_no_sequence_of_allowed_jobs_makes_it_later(small, data):
             continue
         assert reservation.allows(placing, end, amounts)
         held = amounts[:, None] * placing.workers
-        small.gangs.append(Running(f"new{i}", end, placing.columns, held))
+        small.gangs.append(RunningGang(f"new{i}", end, placing.columns, held))
         small.free = small.free.copy()
         small.free[:, placing.columns] -= held
         reservation = reservation.after(placing, end, amounts)
@@ -412,7 +419,7 @@ class Site:
 
     def gangs(self, now):
         return [
-            Running(f"j{j['id']}", self.restates(now, j) if self.restates else j["claim"], j["columns"], j["held"])
+            RunningGang(f"j{j['id']}", self.restates(now, j) if self.restates else j["claim"], j["columns"], j["held"])
             for j in self.jobs
         ]  # fmt: skip
 
