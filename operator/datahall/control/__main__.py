@@ -34,7 +34,10 @@ def _set_up_logs(level: str) -> None:
 
 
 async def _run(settings: Settings) -> None:
-    async with await KubeClient.connect(user_agent="datahall-operator", on_call=observe_call) as client:
+    # More than looks, pods, Events and the lease can have in flight: whoever asks must not wait for a connection.
+    async with await KubeClient.connect(
+        user_agent="datahall-operator", on_call=observe_call, connections=settings.workers + 32
+    ) as client:
         await Operator(client, settings).run()
 
 

@@ -33,7 +33,7 @@ from datahall.kube import ForbiddenError, InvalidError, KubeError, Resource
 from datahall.kube.resources import INFERENCE_SERVICES, PODS, QUEUES, TRAINING_JOBS
 
 NODE_LOST_AFTER_SECONDS = 40.0
-PODS_AT_ONCE = 16
+PODS_AT_ONCE = 8
 """Writes of pods in flight, of all jobs together: more would only queue in the API server, before the statuses."""
 
 

@@ -43,7 +43,7 @@ class Settings:
     """DATAHALL_PROBE_PORT, default 8081: /livez, /readyz, /metrics."""
 
     workers: int
-    """DATAHALL_WORKERS, default 16: looks in flight; making pods has workers of its own."""
+    """DATAHALL_WORKERS, default 32: looks in flight; making pods has workers of its own."""
 
     writes_per_second: float
     """DATAHALL_WRITES_PER_SECOND, default 500: ceiling of API writes, a brake for runaway loops."""
@@ -80,7 +80,7 @@ class Settings:
             report_url=environ.get("DATAHALL_REPORT_URL") or None,
             report_port=report_port,
             probe_port=_integer(environ, "DATAHALL_PROBE_PORT", 8081, 0, 65535),
-            workers=_integer(environ, "DATAHALL_WORKERS", 16, 1, 1024),
+            workers=_integer(environ, "DATAHALL_WORKERS", 32, 1, 1024),
             writes_per_second=float(_integer(environ, "DATAHALL_WRITES_PER_SECOND", 500, 1, 100_000)),
             start_timeout_seconds=float(_integer(environ, "DATAHALL_START_TIMEOUT_SECONDS", 300, 1, 86_400)),
             lease_seconds=float(_integer(environ, "DATAHALL_LEASE_SECONDS", 10, 3, 3600)),

@@ -18,7 +18,7 @@ def test_nothing_set_is_a_working_operator():
     settings = Settings.from_environment({})
     assert settings.namespace == "datahall-system"
     assert settings.pod_name
-    assert (settings.report_port, settings.probe_port, settings.workers) == (8080, 8081, 16)
+    assert (settings.report_port, settings.probe_port, settings.workers) == (8080, 8081, 32)
     assert (settings.report_url, settings.priority_class) == (None, None)
     assert (settings.image_pull_policy, settings.log_level) == ("IfNotPresent", "info")
 

@@ -145,7 +145,7 @@ def test_settings_have_defaults():
     assert (settings.namespace, settings.address, settings.workers) == (
         "datahall-system",
         "127.0.0.1:8080",
-        16,
+        32,
     )
     assert settings.identity == "p/127.0.0.1:8080"
     assert settings.report_url is None
