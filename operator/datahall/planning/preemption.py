@@ -24,7 +24,7 @@ from datahall.planning.offers import Board, estimate, slots_on
 from datahall.planning.state import BoolArray, IntArray
 from datahall.planning.victims import Budget, Choice, best_choice
 
-BUDGET_ENTRIES = 500_000
+BUDGET_ENTRIES = 300_000
 """How many gang-on-node entries a search may look at before it answers with the best it has."""
 
 _SHOWN = 3
