@@ -93,17 +93,18 @@ def _beyond(line: Line, asked: int) -> bool:
     return line.used + asked > line.quota
 
 
-def _borrowers(node: QueueNode, line: Line) -> Iterator[tuple[QueueNode, _Rank]]:
+def _borrowers(pool: QueueNode, line: Line) -> Iterator[tuple[QueueNode, _Rank]]:
     """Queues beneath a pool, or its owner, that hold more than their nominal and make the pool overflow."""
-    if line.own > line.nominal:
-        most = capacity(chain(node, line.entry))
-        yield node, ((-_ratio(line.own - line.nominal, most), node.name),)
-    for child in node.children():
-        for entry, lower in child.lines.items():
-            if _beyond(lower, 0) and node.route(entry) == line.entry:
-                step = (-_share(child), child.name)
-                for borrower, rank in _borrowers(child, lower):
-                    yield borrower, (step, *rank)
+    unseen: list[tuple[QueueNode, Line, _Rank]] = [(pool, line, ())]
+    while unseen:
+        node, line, rank = unseen.pop()
+        if line.own > line.nominal:
+            share = _ratio(line.own - line.nominal, capacity(chain(node, line.entry)))
+            yield node, (*rank, (-share, node.name))
+        for child in node.children():
+            for entry, lower in child.lines.items():
+                if _beyond(lower, 0) and node.route(entry) == line.entry:
+                    unseen.append((child, lower, (*rank, (-_share(child), child.name))))
 
 
 def _share(node: QueueNode) -> float:

@@ -255,7 +255,8 @@ class QueueTree:
         if above is None:
             return
         if _is_own_ancestor(node):
-            for each in _circle(node):
+            # From the top down, so that no line has far to go.
+            for each in reversed(_circle(node)):
                 _take_off(each)
                 each.in_circle = True
         else:

@@ -77,11 +77,21 @@ class Histories(RuleBasedStateMachine):
             empty = Reference()
             empty.specs = reference.specs
             assert verdict.ever == empty.fits(queue, resource, asked)
-            assert verdict.most == 0 or empty.fits(queue, resource, verdict.most)
 
     def teardown(self):
         self.the_numbers_are_those_of_the_definitions_and_of_a_rebuild()
         self.the_place_of_each_queue_is_the_defined_one()
+
+    @rule()
+    def the_most_is_what_fits_where_nothing_is_used(self):
+        empty = Reference()
+        empty.specs = self.reference.specs
+        for queue in empty.specs:
+            for resource in RESOURCES:
+                verdict = self.tree.verdict(queue, {resource: 10**9})
+                if not isinstance(verdict, Fits):
+                    assert empty.fits(queue, resource, verdict.most)
+                    assert not empty.fits(queue, resource, verdict.most + 1)
 
     @rule()
     def the_room_is_what_fits_and_no_more(self):
