@@ -15,8 +15,8 @@ that took much yesterday stands behind today, and not for ever.
 
 Two traps shaped this. Use is known only when a meter is read: until then a gang just admitted would weigh nothing, and
 a queue with many small gangs would have them all go first. So an admission is charged one accounting interval in
-advance, and readings are set off against advances before they add anything. And clocks jump: time that goes back stands
-still here.
+advance, and readings are set off against advances before they add anything. And clocks jump: a step
+forward fades use, which nothing can mend, and a step back stops nothing for good.
 """
 
 from __future__ import annotations

@@ -42,6 +42,22 @@ def test_a_borrower_inside_a_department_that_is_within_its_own_owes_nothing_outs
     assert reclaimable(made, "d", {H100: 4}) == ("c", "x"), "to its neighbour c owes"
 
 
+def test_what_a_queue_keeps_is_not_asked_of_its_department():
+    made = tree(
+        queue("hall"),
+        queue("d1", "hall"),
+        queue("a", "d1", h100=(8, None, 4)),
+        queue("b", "d1", h100=8),
+        queue("c", "d1", h100=4),
+        queue("x", "hall"),
+        b=12,
+        x=4,
+    )
+    assert reclaimable(made, "a", {H100: 8}) == ("x",), (
+        "4 are its own, and with the other 4 d1 is within its 16"
+    )
+
+
 def test_who_is_most_beyond_its_share_gives_back_first_and_weight_counts():
     made = tree(
         queue("hall"),
