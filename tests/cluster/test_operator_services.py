@@ -135,7 +135,8 @@ async def test_it_waits_for_its_job_serves_rolls_and_scales(cluster: Cluster) ->
     assert scale["status"] == {"replicas": 3, "selector": "datahall.dev/inference-service=digits"}
 
     await cluster.delete(TRAINING_JOBS, "digits")
-    await cluster.delete(PODS, "digits-g1-0", grace_seconds=0)
+    with contextlib.suppress(NotFoundError):  # the garbage collector may be faster
+        await cluster.delete(PODS, "digits-g1-0", grace_seconds=0)
     assert condition_of(await cluster.status("digits", INFERENCE_SERVICES), "Ready")["status"] == "True"
     await trained(cluster, OTHER)
     await all_ready(cluster, digest=OTHER, stays_ready=True)

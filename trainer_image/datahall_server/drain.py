@@ -5,7 +5,7 @@ it. So, in order:
 
 1. At once: `/ready` says 503, and each answer says `Connection: close`, so that busy clients reconnect elsewhere.
 2. For `drain_seconds`: new connections and requests are served as before, while endpoints forget the pod.
-3. The listener closes. What was already accepted has LINGER_SECONDS to send its request: a connection whose
+3. The listener closes, once its queue is empty. What was already accepted has LINGER_SECONDS to send its request: a connection whose
    request is still in the socket's buffer looks idle, and closing it then would lose the request.
 4. Idle connections close, and the answers under way are finished, bounded so that the process is gone before the
    kubelet kills it.
@@ -16,6 +16,7 @@ clients retry that.
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -73,12 +74,39 @@ class DrainingServer(uvicorn.Server):
             self._leaving = asyncio.get_running_loop().create_task(self._leave_after(wait))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listener, serve what it had accepted, then let uvicorn finish the rest."""
+        """Close the listener, serve what had reached it, then let uvicorn finish the rest."""
+        loop = asyncio.get_running_loop()
+        # A duplicate keeps the kernel's queue alive past the event loop's own close.
+        listeners = [
+            socket.socket(fileno=os.dup(each.fileno())) for server in self.servers for each in server.sockets
+        ]
         for server in self.servers:
             server.close()
+        for connection in [found for listener in listeners for found in _queued(listener)]:
+            with contextlib.suppress(OSError):  # a client that has gone again
+                await loop.connect_accepted_socket(self._protocol, connection)
         await asyncio.sleep(LINGER_SECONDS)
         await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
 
     async def _leave_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self.should_exit = True
+
+
+def _queued(listener: socket.socket) -> list[socket.socket]:
+    """Close a listener, after taking the connections that wait in its queue: closing would reset them."""
+    found: list[socket.socket] = []
+    with listener:
+        listener.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                connection, _ = listener.accept()
+                connection.setblocking(False)
+                found.append(connection)
+    return found
