@@ -5,8 +5,8 @@ it. So, in order:
 
 1. At once: `/ready` says 503, and each answer says `Connection: close`, so that busy clients reconnect elsewhere.
 2. For `drain_seconds`: new connections and requests are served as before, while endpoints forget the pod.
-3. The listener closes, once its queue is empty. What was already accepted has LINGER_SECONDS to send its request: a connection whose
-   request is still in the socket's buffer looks idle, and closing it then would lose the request.
+3. The listener closes, once its queue is empty. What was accepted has LINGER_SECONDS to send its request: a connection
+   whose request is still in the socket's buffer looks idle, and closing it then would lose the request.
 4. Idle connections close, and the answers under way are finished, bounded so that the process is gone before the
    kubelet kills it.
 

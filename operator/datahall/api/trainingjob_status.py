@@ -127,7 +127,12 @@ class TrainingJobStatus(Model):
     state: Annotated[str | None, Field(max_length=63, examples=["Running"])] = None
     """One word derived from the conditions, for tables; programs read the conditions."""
     effective: dict[str, Any] | None = Field(
-        default=None, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
+        default=None,
+        # Atomic: one writer writes it whole, and the API server need not account for the owner of each field in it.
+        json_schema_extra={
+            "x-kubernetes-preserve-unknown-fields": True,
+            "x-kubernetes-map-type": "atomic",
+        },
     )
     """The spec with every default filled in: what runs. What is not set, and has no default, is absent."""
     generation: Annotated[int, Field(ge=0, examples=[1])] = 0
