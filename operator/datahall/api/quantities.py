@@ -1,10 +1,12 @@
 """Kubernetes quantities ("500m", "2Gi", 4) as integers: CPU in thousandths of a core, memory in bytes.
 
-Rounded up, as the scheduler does: a request is never understated by its conversion.
+Rounded up, as the scheduler does: a request is never understated by its conversion. Answers are kept: a hall uses the
+same few quantities over and over, and exact fractions are slow.
 """
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil
 
 _SUFFIXES: dict[str, Fraction] = {
@@ -36,11 +38,13 @@ def parse_quantity(quantity: str | int) -> Fraction:
     return Fraction(number) * scale
 
 
+@lru_cache(maxsize=4096)
 def cpu_milli(quantity: str | int) -> int:
     """A CPU quantity in thousandths of a core: `"1500m"` and `"1.5"` are 1500."""
     return ceil(parse_quantity(quantity) * 1000)
 
 
+@lru_cache(maxsize=4096)
 def memory_bytes(quantity: str | int) -> int:
     """A memory quantity in bytes: `"2Gi"` is 2147483648."""
     return ceil(parse_quantity(quantity))
