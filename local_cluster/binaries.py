@@ -115,7 +115,8 @@ def _build(program: Program, path: Path) -> None:
         result = subprocess.run(
             [*_BUILD, "-o", str(unfinished), program.package],
             cwd=ROOM / program.module,
-            env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"},
+            # The compiler's own collector takes a fifth of a cold build's time; memory is there for a moment.
+            env={"GOGC": "400", **os.environ, "CGO_ENABLED": "0", "GOWORK": "off"},
             capture_output=True,
             text=True,
             check=False,
