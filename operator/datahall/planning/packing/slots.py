@@ -27,8 +27,8 @@ _COVER = 0.99
 """Slots are counted for the classes that make up this part of the arrivals: the rarest cost time and change nothing."""
 _REFRESH_ARRIVALS = 50
 _DEMAND = 1.05
-"""GPUs that pods to come are taken to ask for, as a multiple of what is idle. More makes every kind of node dear at once,
-and leaves watts nothing to choose; what is allocated is the same from 1.05 to 1.2."""
+"""GPUs that pods to come are taken to ask for, as a multiple of what is idle. More makes every kind of node dear, and
+leaves watts nothing to choose; what is allocated is the same from 1.05 to 1.2."""
 # Half or three times as much changes what is allocated by less than 0.1 % of the GPUs.
 _WORTH_PER_PRICE = 10.0
 _WORTH_PER_KILOWATT = 4.0
