@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from datahall.planning.packing.states import NodeKind
 from datahall.planning.packing.watts import WattModel, WattPoints
-from datahall.planning.watts import (
+from datahall.planning.power_tree import (
     UNLIMITED_WATTS,
     PowerDomainSpec,
     PowerTree,
