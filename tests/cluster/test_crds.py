@@ -186,6 +186,7 @@ FROZEN = {
     "task": "Custom",
     "workers": {"count": 2},
     "resources": {"gpus": 1},
+    "topology": {"level": "rack"},
     "model": {"architecture": "resnet"},
     "data": {"train": "pvc://other/x"},
     "training": {"epochs": 6},

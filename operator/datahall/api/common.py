@@ -166,6 +166,10 @@ Time = Annotated[
 """An instant in RFC 3339, UTC: `2026-11-22T15:00:00Z`. This package has no clock: it only carries them."""
 
 
+ATOMIC: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
+"""For a part of a status that one writer writes whole: server-side apply need not account for each field in it."""
+
+
 @dataclass(frozen=True)
 class Unique:
     """A list without repetition, which server-side apply merges item by item: a set, or a map if a field is the key."""

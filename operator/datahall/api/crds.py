@@ -69,11 +69,16 @@ KINDS = (
         columns=(
             Column("State", "string", ".status.state", "One word for where the job stands."),
             Column("Queue", "string", ".spec.queue", "The queue that pays."),
-            Column("Workers", "integer", ".status.effective.workers.count", "Worker pods."),
+            Column("Workers", "integer", ".status.workers", "Workers of the present generation."),
             Column("GPUs", "integer", ".status.effective.resources.gpus", "GPUs per worker."),
             Column("Percent", "integer", ".status.progress.percent", "Share of the steps done."),
             Column("ETA-s", "integer", ".status.progress.etaSeconds", "Seconds left at the present speed."),
+            Column("Of", "integer", ".status.effective.workers.count", "Workers at full size.", wide=True),
+            Column("Waits-For", "string", ".status.waiting.reason", "What it waits for most.", wide=True),
             Column("Restarts", "integer", ".status.restarts.counted", "Restarts that count.", wide=True),
+            Column(
+                "Preempted", "integer", ".status.preemptions", "Times it made room for another.", wide=True
+            ),
             Column("Cause", "string", ".status.failure.cause", "Cause of the newest failure.", wide=True),
             _AGE,
         ),
@@ -106,7 +111,10 @@ KINDS = (
         short_names=("dhq",),
         scope="Cluster",
         columns=(
-            Column("GPUs", "string", ".status.summary", "GPUs held and granted, per model."),
+            Column("Parent", "string", ".spec.parent", "The queue above it."),
+            Column("Used", "string", ".status.summary", "GPUs held and of its own, per model."),
+            Column("Watts", "integer", ".status.watts.reserved", "Watts reserved.", wide=True),
+            Column("Share", "string", ".status.share", "Share beyond its own, by weight: least goes first."),
             Column("Admitted", "integer", ".status.admitted", "Jobs and services that hold their resources."),
             Column("Waiting", "integer", ".status.waiting", "Jobs and services that wait."),
             _AGE,

@@ -99,6 +99,8 @@ class InferenceServiceSpec(SpecModel):
 
     queue: Annotated[Name, Field(examples=["team-a"])]
     """The Queue whose quota pays for the replicas."""
+    priority: Annotated[Int, Field(ge=-1_000_000, le=1_000_000, examples=[100])] = 0
+    """Replicas that wait in the queue go before what is lower; a replica that serves is never ended for another."""
     model: ServedModel
     """Which model to serve."""
     runtime: Annotated[Runtime, Field(examples=["Native"])] = Runtime.NATIVE

@@ -1,4 +1,8 @@
-"""Queue: how many GPUs a team may use, and who may ask."""
+"""Queue: what a team is granted, what it may borrow from its neighbours and lend them, and who may ask.
+
+Queues form a tree by `spec.parent`. How lending and borrowing add up is in `planning.queues`; here is what people write
+and what they are shown.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,32 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from . import API_VERSION
-from .common import Condition, GPUModel, Int, Model, Name, ObjectMeta, Rule, SpecModel, Unique
+from .common import (
+    ATOMIC,
+    Condition,
+    Decimal,
+    GPUModel,
+    Int,
+    Model,
+    Name,
+    ObjectMeta,
+    Rule,
+    SpecModel,
+    Unique,
+)
 
 ANY_MODEL = "Any"
 """The entry of a quota that covers every GPU model without an entry of its own."""
+
+
+_MOST_GPUS = 1_000_000
+_MOST_WATTS = 10_000_000_000
+_MOST_JOULES = 1_000_000_000_000_000
+"""A little more than what 10 GW draw in a day, and exact in every JSON reader."""
+
+_GPUs = Annotated[Int, Field(ge=0, le=_MOST_GPUS)]
+_Watts = Annotated[Int, Field(ge=0, le=_MOST_WATTS)]
+_Joules = Annotated[Int, Field(ge=0, le=_MOST_JOULES)]
 
 
 class GPUQuota(SpecModel):
@@ -19,19 +45,67 @@ class GPUQuota(SpecModel):
 
     model: Annotated[GPUModel, Field(examples=["H100"])]
     """GPU model, as the nodes' GPU model label names it; Any covers every model without an entry of its own."""
-    nominal: Annotated[Int, Field(ge=0, le=1_000_000, examples=[16])]
-    """GPUs that the queue's jobs and services may hold at once."""
+    nominal: Annotated[_GPUs, Field(examples=[16])]
+    """GPUs of its own, to hold at once. Never lent for good: whoever borrowed some gives them back when they are asked
+    for here."""
+    borrowing_limit: Annotated[_GPUs | None, Field(examples=[8])] = None
+    """GPUs that the queue and those beneath it may hold beyond its quota, while neighbours leave theirs idle; 0 for
+    none. Absent: as many as there are."""
+    lending_limit: Annotated[_GPUs | None, Field(examples=[12])] = None
+    """GPUs of its quota that others may borrow while they are idle; the rest stays free for this queue. 0 for none.
+    Absent: all of them."""
+
+
+class PowerQuota(SpecModel):
+    """How many watts may be reserved, counted at the power caps of the GPUs."""
+
+    nominal: Annotated[_Watts, Field(examples=[11200])]
+    """Watts of its own, to be reserved at once. Never lent for good: whoever borrowed some gives them back when they
+    are asked for here."""
+    borrowing_limit: Annotated[_Watts | None, Field(examples=[5600])] = None
+    """Watts that the queue and those beneath it may reserve beyond its quota, while neighbours leave theirs idle; 0 for
+    none. Absent: as many as there are."""
+    lending_limit: Annotated[_Watts | None, Field(examples=[5600])] = None
+    """Watts of its quota that others may borrow while they are idle; 0 for none. Absent: all of them."""
+
+
+class EnergyQuota(SpecModel):
+    """How many joules may be drawn within 24 hours. What is spent comes back with time alone."""
+
+    nominal: Annotated[_Joules, Field(examples=[500_000_000])]
+    """Joules of its own within any 24 hours (3.6 MJ are one kWh). Never lent for good: what others have spent of it is
+    there again a day later."""
+    borrowing_limit: Annotated[_Joules | None, Field(examples=[100_000_000])] = None
+    """Joules within 24 hours that the queue and those beneath it may spend beyond its quota, of what neighbours leave;
+    0 for none. Absent: as many as there are."""
+    lending_limit: Annotated[_Joules | None, Field(examples=[100_000_000])] = None
+    """Joules of its quota within 24 hours that others may spend; 0 for none. Absent: all of them."""
 
 
 class QueueSpec(SpecModel):
     """What the platform team grants."""
 
+    parent: Annotated[Name | None, Field(examples=["research"])] = None
+    """The Queue above this one, such as the department of a team. Queues with one parent lend each other what is idle,
+    and together draw on the parent's own quota. Absent: it stands at the top, and borrows nothing."""
+    weight: Annotated[Int, Field(ge=1, le=1000, examples=[2])] = 1
+    """Its part of what is contended beyond nominal, relative to the queues with the same parent: 2 gets twice as much
+    as 1."""
     gpus: Annotated[
         tuple[GPUQuota, ...],
         Field(max_length=64, examples=[[{"model": "Any", "nominal": 8}]]),
         Unique("model"),
     ] = ()
-    """Quota per GPU model. A model without an entry (nor Any) has none. Work without GPUs needs no quota."""
+    """Quota per GPU model, and what of it is borrowed and lent. A model without an entry (nor Any) has none of its own.
+    Work without GPUs needs no quota."""
+    watts: PowerQuota | None = None
+    """Power that its jobs and services may reserve, in watts, counted at the power caps of their GPUs. Absent: no limit
+    of its own; those above it hold."""
+    joules_per_day: EnergyQuota | None = None
+    """Energy that its jobs and services may draw within any 24 hours, in joules. Once it is spent, nothing new starts.
+    Absent: no limit of its own; those above it hold."""
+    minimum_run_seconds: Annotated[Int, Field(ge=0, le=604_800, examples=[600])] = 60
+    """Seconds that a job of this queue runs after each start before the planner may end it to make room for another."""
     namespaces: Annotated[
         tuple[Name, ...], Field(max_length=1024, examples=[["team-a", "team-a-dev"]]), Unique()
     ] = ()
@@ -56,8 +130,32 @@ class GPUUse(Model):
 
     model: Annotated[str, Field(max_length=63, examples=["H100"])]
     """The entry of spec.gpus."""
-    used: Annotated[int, Field(ge=0, examples=[12])]
-    """GPUs held now."""
+    used: Annotated[int, Field(ge=0, examples=[20])]
+    """GPUs held now, borrowed ones included."""
+    nominal: Annotated[int | None, Field(ge=0, examples=[16])] = None
+    """GPUs of its own, as spec.gpus says."""
+    borrowed: Annotated[int | None, Field(ge=0, examples=[4])] = None
+    """GPUs held beyond nominal: whoever lends them may take them back."""
+    available: Annotated[int | None, Field(ge=0, examples=[8])] = None
+    """GPUs of quota that a job could take now, what it could borrow included. Nodes must have room besides."""
+
+
+class PowerUse(Model):
+    """How much power is reserved."""
+
+    reserved: Annotated[int, Field(ge=0, examples=[8400])]
+    """Watts reserved now, at the power caps of the GPUs that are held."""
+    available: Annotated[int | None, Field(ge=0, examples=[2800])] = None
+    """Watts that a job could reserve now, what it could borrow included. Absent: no queue on the way up has a limit."""
+
+
+class EnergyUse(Model):
+    """How much energy was drawn."""
+
+    last_day: Annotated[int, Field(ge=0, examples=[312_000_000])]
+    """Joules drawn in the last 24 hours."""
+    available: Annotated[int | None, Field(ge=0, examples=[188_000_000])] = None
+    """Joules left now, what it could borrow included. Absent: no queue on the way up has a limit."""
 
 
 class QueueStatus(Model):
@@ -68,11 +166,24 @@ class QueueStatus(Model):
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32), Unique("type")] = ()
     """Ready: whether the operator admits work against this quota."""
     used: Annotated[
-        tuple[GPUUse, ...], Field(max_length=64, examples=[[{"model": "Any", "used": 6}]]), Unique("model")
+        tuple[GPUUse, ...],
+        Field(
+            max_length=64,
+            examples=[[{"model": "Any", "used": 6, "nominal": 8, "borrowed": 0, "available": 2}]],
+        ),
+        Unique("model"),
     ] = ()
     """GPUs held now, per entry of the quota."""
-    summary: Annotated[str | None, Field(max_length=8192, examples=["H100 12/16, Any 0/8"])] = None
-    """GPUs held and granted, per entry of the quota, for tables; programs read used."""
+    watts: Annotated[PowerUse | None, Field(json_schema_extra=ATOMIC)] = None
+    """Power reserved now. Absent: it is not counted."""
+    joules: Annotated[EnergyUse | None, Field(json_schema_extra=ATOMIC)] = None
+    """Energy of the last 24 hours. Absent: it is not counted."""
+    share: Annotated[Decimal | None, Field(examples=["0.125"])] = None
+    """Its dominant share of the hall (GPUs or watts, over time) beyond nominal, divided by its weight, as a decimal: of
+    queues with the same parent, the one with the smallest goes first. 0 is within nominal."""
+    summary: Annotated[str | None, Field(max_length=8192, examples=["H100 20/16, Any 0/8"])] = None
+    """GPUs held and of its own, per entry of the quota, for tables: more than its own are borrowed. Programs read
+    used."""
     admitted: Annotated[int, Field(ge=0, examples=[3])] = 0
     """TrainingJobs that hold their place."""
     waiting: Annotated[int, Field(ge=0, examples=[5])] = 0
@@ -80,7 +191,7 @@ class QueueStatus(Model):
 
 
 class Queue(Model):
-    """A quota: how many GPUs of which model its jobs and services may hold, and which namespaces may use it."""
+    """A node of the quota tree: what its jobs and services may hold, borrow and lend, and who may use it."""
 
     api_version: Literal["datahall.dev/v1alpha1"] = API_VERSION
     kind: Literal["Queue"] = "Queue"
@@ -99,6 +210,12 @@ class Queue(Model):
                 and self.metadata.name.strip("-") == self.metadata.name
                 and all(letter in "abcdefghijklmnopqrstuvwxyz0123456789-" for letter in self.metadata.name)
             ),
+        ),
+        Rule(
+            "!has(self.spec.parent) || self.spec.parent != self.metadata.name",
+            "spec.parent must be another Queue: leave it out for one at the top",
+            lambda self: self.spec.parent != self.metadata.name,
+            field=".spec.parent",
         ),
     )
 

@@ -69,6 +69,37 @@ class Reason(StrEnum):
         _WARNING,
         "No set of nodes could ever hold it, even empty; the message says what is missing.",
     )
+    BORROWED_AWAY = (
+        "BorrowedAway",
+        _NORMAL,
+        "It is within the Queue's own nominal quota, which others have borrowed: they give it back.",
+    )
+    POWER_BUDGET = (
+        "PowerBudgetExceeded",
+        _NORMAL,
+        "The Queue or a power domain has too few watts left; the message says how many.",
+    )
+    ENERGY_BUDGET = (
+        "EnergyBudgetExceeded",
+        _NORMAL,
+        "The joules per day of the Queue, or of one above it, are spent; what was spent comes back a day later.",
+    )
+    TOPOLOGY_NO_ROOM = (
+        "NoRoomInOneDomain",
+        _NORMAL,
+        "GPUs are there, but not within one host, rack or block, as spec.topology requires; the message says how near "
+        "the best one is.",
+    )
+    RESERVED_FOR_OTHER = (
+        "ReservedForOther",
+        _NORMAL,
+        "It would fit, and the room is kept for a gang ahead of it; the message names that one.",
+    )
+    MAKING_ROOM = (
+        "MakingRoom",
+        _NORMAL,
+        "Jobs of lower priority, or borrowers, are being ended for it: it starts when they have saved and gone.",
+    )
     WAITING_IN_LINE = "WaitingInLine", _NORMAL, "A job of higher priority, or an older one, goes first."
     CLAIM_NOT_FOUND = (
         "ClaimNotFound",
@@ -111,6 +142,26 @@ class Reason(StrEnum):
         "WorkerLost",
         _WARNING,
         "A worker was taken away (eviction, preemption, node): the gang starts again, uncounted.",
+    )
+    PREEMPTED = (
+        "Preempted",
+        _NORMAL,
+        "The job was ended to make room for another, which the message names: it saved and waits again, uncounted.",
+    )
+    PREEMPTING = (
+        "Preempting",
+        _NORMAL,
+        "Other jobs are ended to make room for this one; the message names them.",
+    )
+    RESIZED = (
+        "Resized",
+        _NORMAL,
+        "The gang was started again with more or fewer workers, from its last checkpoint.",
+    )
+    MOVED = (
+        "Moved",
+        _NORMAL,
+        "The gang was moved to other nodes, from its last checkpoint, to free a rack for another.",
     )
     RESTARTED = "Restarted", _NORMAL, "The gang runs again, from its last checkpoint."
     NOT_RESTARTING = "NotRestarting", _NORMAL, "The gang is not being started again."
@@ -169,7 +220,17 @@ class Reason(StrEnum):
     QUEUE_OVERCOMMITTED = (
         "QueueOvercommitted",
         _WARNING,
-        "More GPUs are held than the quota now allows (it was lowered): nothing new starts until use falls.",
+        "More GPUs are held than quota and borrowing now allow (one was lowered): nothing starts until use falls.",
+    )
+    QUEUE_PARENT_NOT_FOUND = (
+        "QueueParentNotFound",
+        _WARNING,
+        "The Queue that spec.parent names does not exist: until it does, this one neither borrows nor lends.",
+    )
+    QUEUE_PARENTS_IN_CIRCLE = (
+        "QueueParentsInCircle",
+        _WARNING,
+        "The parents go in a circle, which the message shows: until one names another, each neither borrows nor lends.",
     )
 
 
@@ -209,5 +270,9 @@ class Cause(StrEnum):
     EVICTED = "Evicted", "The kubelet evicted the pod: the node ran short of something.", False
     NODE_LOST = "NodeLost", "The node went away or stopped answering.", False
     POD_DELETED = "PodDeleted", "Someone deleted the pod.", False
-    PREEMPTED = "Preempted", "The planner took the nodes for work of higher priority.", False
+    PREEMPTED = (
+        "Preempted",
+        "Ended to make room: for a higher priority, or for a queue that takes back what it lent.",
+        False,
+    )
     DEADLINE = "Deadline", "activeDeadlineSeconds passed.", False, True

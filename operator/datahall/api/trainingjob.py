@@ -25,19 +25,24 @@ from .common import (
     name_rules,
     unchanged,
 )
+from .gang import Topology, TopologyLevel, TopologyMode, Workers
 from .trainingjob_status import (
+    Blocker,
     Failure,
     LastCheckpoint,
     Placement,
+    PreemptedBy,
     Progress,
     Restarts,
     TrainedModel,
     TrainingJobStatus,
+    Waiting,
 )
 
 __all__ = [
     "DEFAULT_ARCHITECTURES",
     "Augment",
+    "Blocker",
     "Checkpoint",
     "Container",
     "Data",
@@ -49,15 +54,20 @@ __all__ = [
     "Output",
     "Placement",
     "Precision",
+    "PreemptedBy",
     "Progress",
     "Restarts",
     "Strategy",
     "Task",
+    "Topology",
+    "TopologyLevel",
+    "TopologyMode",
     "TrainedModel",
     "Training",
     "TrainingJob",
     "TrainingJobSpec",
     "TrainingJobStatus",
+    "Waiting",
     "Workers",
 ]
 
@@ -86,13 +96,6 @@ class Strategy(StrEnum):
 
 DEFAULT_ARCHITECTURES = {Task.IMAGE_CLASSIFICATION: "cnn", Task.TEXT_CLASSIFICATION: "bert"}
 """The architecture of a packaged task where the spec names none."""
-
-
-class Workers(SpecModel):
-    """The gang: it starts whole or not at all."""
-
-    count: Annotated[Int, Field(ge=1, le=1024, examples=[2])] = 1
-    """Worker pods, all of which must fit at once."""
 
 
 class ModelSource(SpecModel):
@@ -257,11 +260,14 @@ class TrainingJobSpec(SpecModel):
     queue: Annotated[Name, Field(examples=["team-a"])]
     """The Queue whose quota pays for this job."""
     priority: Annotated[Int, Field(ge=-1_000_000, le=1_000_000, examples=[100])] = 0
-    """Higher starts first within the queue; among equals, the older."""
+    """Higher starts first within the queue; among equals, the older. Running jobs of lower priority may be ended to
+    make room: they save first, and wait again."""
     workers: Workers = Workers()
     """The gang of worker pods."""
     resources: Resources = Resources()
     """What each worker asks for."""
+    topology: Topology | None = None
+    """How near each other the workers run. Absent: anywhere."""
     task: Annotated[Task, Field(examples=["ImageClassification"])]
     """What kind of training: a packaged task, or Custom for an image of your own."""
     model: ModelSource | None = None
@@ -337,6 +343,7 @@ class TrainingJobSpec(SpecModel):
             for field in (
                 "workers",
                 "resources",
+                "topology",
                 "model",
                 "data",
                 "training",
@@ -350,7 +357,7 @@ class TrainingJobSpec(SpecModel):
 
     @property
     def world_size(self) -> int:
-        """Processes of the whole gang: one per GPU, one per worker without GPUs."""
+        """Processes of the whole gang at full size: one per GPU, one per worker without GPUs."""
         return self.workers.count * max(1, self.resources.gpus)
 
     def effective(self) -> dict[str, Any]:
@@ -359,6 +366,7 @@ class TrainingJobSpec(SpecModel):
         `status.effective` is this without the nulls, which the API server would drop.
         """
         filled = self.model_dump(mode="json", by_alias=True)
+        filled["workers"]["min"] = self.workers.fewest
         if self.model is not None and self.model.architecture is None:
             filled["model"]["architecture"] = DEFAULT_ARCHITECTURES.get(self.task)
         return filled

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from .common import Condition, Digest, GPUModel, Model, Time, Unique
+from .common import ATOMIC, Condition, Digest, GPUModel, Model, Time, Unique
 
 
 class Placement(Model):
@@ -18,6 +18,52 @@ class Placement(Model):
     """The node it is pinned to."""
     gpu_model: Annotated[GPUModel | None, Field(examples=["H100"])] = None
     """The model of its GPUs. Absent: it has none."""
+
+
+class Blocker(Model):
+    """One thing that a job waits for."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=63, examples=["QuotaExceeded"])]
+    """What, in one word of the reason catalogue (docs/reference)."""
+    message: Annotated[
+        str, Field(max_length=1024, examples=["needs 8 H100 GPUs; queue team-a has 4 of quota left"])
+    ] = ""
+    """What, in a sentence with numbers."""
+
+
+class Waiting(Model):
+    """Why the job waits, and for how long it may."""
+
+    position: Annotated[int | None, Field(ge=1, examples=[3])] = None
+    """Its place in the queue's line, by priority and age; 1 goes first. Absent: it is in no line yet."""
+    reason: Annotated[str, Field(min_length=1, max_length=63, examples=["BorrowedAway"])]
+    """What it waits for most, in one word of the reason catalogue (docs/reference)."""
+    starts_at: Annotated[Time | None, Field(examples=["2026-11-22T15:20:00Z"])] = None
+    """When it is expected to start, RFC 3339: an estimate, from what runs now. Absent: nobody can tell."""
+    blockers: Annotated[
+        tuple[Blocker, ...],
+        Field(
+            max_length=8, examples=[[{"reason": "NoRoom", "message": "needs 8 GPUs, 5 are free in one rack"}]]
+        ),
+    ] = ()
+    """What it waits for, the most important first."""
+    since_time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
+    """When it began to wait, RFC 3339."""
+
+
+class PreemptedBy(Model):
+    """Whom the job made room for."""
+
+    job: Annotated[str, Field(max_length=317, examples=["team-b/pretraining"])]
+    """The job that took its room, as namespace/name."""
+    priority: Annotated[int | None, Field(examples=[1000])] = None
+    """That job's priority. Absent: priority did not decide, such as where quota was given back."""
+    time: Annotated[Time, Field(examples=["2026-11-22T15:00:00Z"])]
+    """When this job was told to end, RFC 3339."""
+    message: Annotated[
+        str, Field(max_length=1024, examples=["queue team-b takes back 8 H100 GPUs that it had lent"])
+    ] = ""
+    """Why this one, in a sentence with numbers."""
 
 
 class Restarts(Model):
@@ -127,18 +173,22 @@ class TrainingJobStatus(Model):
     state: Annotated[str | None, Field(max_length=63, examples=["Running"])] = None
     """One word derived from the conditions, for tables; programs read the conditions."""
     effective: dict[str, Any] | None = Field(
-        default=None,
-        # Atomic: one writer writes it whole, and the API server need not account for the owner of each field in it.
-        json_schema_extra={
-            "x-kubernetes-preserve-unknown-fields": True,
-            "x-kubernetes-map-type": "atomic",
-        },
+        default=None, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True} | ATOMIC
     )
     """The spec with every default filled in: what runs. What is not set, and has no default, is absent."""
     generation: Annotated[int, Field(ge=0, examples=[1])] = 0
     """How many times the gang was started; pods are named after it."""
     placement: Annotated[tuple[Placement, ...], Field(max_length=1024), Unique("rank")] = ()
     """Where each worker of the present generation runs."""
+    workers: Annotated[int | None, Field(ge=0, le=1024, examples=[2])] = None
+    """Workers of the present generation: between workers.min and workers.count. Absent: it has none."""
+    spread: Annotated[
+        str | None,
+        Field(max_length=256, examples=["on 2 racks of 1 block; one rack was preferred"]),
+    ] = None
+    """How the workers are spread over the hall, for a person. Absent: they have no place."""
+    waiting: Annotated[Waiting | None, Field(json_schema_extra=ATOMIC)] = None
+    """Why the job waits. Absent: it does not."""
     queued_time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
     """When the job last began to wait in its queue, RFC 3339."""
     start_time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
@@ -147,6 +197,10 @@ class TrainingJobStatus(Model):
     """When the job succeeded or failed, RFC 3339."""
     restarts: Restarts | None = None
     """How often the gang was started again."""
+    preemptions: Annotated[int | None, Field(ge=0, examples=[1])] = None
+    """How often the job was ended to make room for another; each makes it dearer to end again. Absent: never."""
+    preempted_by: Annotated[PreemptedBy | None, Field(json_schema_extra=ATOMIC)] = None
+    """The newest preemption that ended a run of this job. Absent: none did."""
     progress: Progress | None = None
     """How far training has come."""
     last_checkpoint: LastCheckpoint | None = None

@@ -43,8 +43,9 @@ def test_effective_has_every_field_and_every_default():
     assert TrainingJob.from_json(body).spec.effective() == {
         "queue": "team-a",
         "priority": 0,
-        "workers": {"count": 1},
+        "workers": {"count": 1, "min": 1},
         "resources": {"gpus": 0, "gpuModels": [], "cpu": "1", "memory": "2Gi"},
+        "topology": None,
         "task": "ImageClassification",
         "model": {"base": None, "architecture": "cnn", "freezeBase": False},
         "data": {
