@@ -18,6 +18,8 @@ from datahall.planning.packing.demand import PodClass
 from datahall.planning.packing.states import WHOLE, NodeKind
 from datahall.planning.packing.watts import WattPoints
 
+NODES = "openb_node_list_gpu_node.csv"
+LIST = "openb_pod_list_"
 ARRIVED = 1.3
 """Arrivals end when they have asked for this many times the GPUs there are."""
 
@@ -52,7 +54,7 @@ def folder() -> Path:
 
 def hall(place: Path) -> Hall:
     """Read the nodes."""
-    with (place / "openb_node_list_gpu_node.csv").open(newline="") as file:
+    with (place / NODES).open(newline="") as file:
         rows = [
             NodeKind(row["model"], int(row["gpu"]), int(row["cpu_milli"]), int(row["memory_mib"]))
             for row in csv.DictReader(file)
@@ -64,7 +66,7 @@ def hall(place: Path) -> Hall:
 
 def pods(place: Path, trace: str) -> list[PodClass]:
     """Read a pod list."""
-    path = place / f"openb_pod_list_{trace}.csv"
+    path = place / f"{LIST}{trace}.csv"
     with path.open(newline="") as file:
         return [_pod(row) for row in csv.DictReader(file)]
 
