@@ -17,6 +17,7 @@ import yaml
 
 from datahall.api import crds
 from datahall.api.conditions import set_condition
+from datahall.api.queue import Queue
 from datahall.api.trainingjob import TrainingJob, TrainingJobSpec, TrainingJobStatus
 from local_cluster import binaries
 from local_cluster.api import ApiServer
@@ -270,6 +271,20 @@ def full_status() -> dict[str, Any]:
             "effective": job.spec.effective(),
             "generation": 1,
             "placement": [{"rank": 0, "node": "node-a", "gpuModel": "H100"}, {"rank": 1, "node": "node-b"}],
+            "workers": 2,
+            "spread": "on 2 racks of 1 block; one rack was preferred",
+            "waiting": {
+                "position": 1,
+                "reason": "BorrowedAway",
+                "startsAt": at,
+                "blockers": [
+                    {"reason": "BorrowedAway", "message": "lent"},
+                    {"reason": "NoRoom", "message": ""},
+                ],
+                "sinceTime": at,
+            },
+            "preemptions": 3,
+            "preemptedBy": {"job": "team-b/big", "priority": 9, "time": at, "message": "2 GPUs"},
             "queuedTime": at,
             "startTime": at,
             "completionTime": at,
@@ -350,29 +365,58 @@ def test_the_table_of_jobs_is_whole_and_fits_the_screen(kubectl, rest, namespace
         "GPUS",
         "PERCENT",
         "ETA-S",
+        "OF",
+        "WAITS-FOR",
         "RESTARTS",
+        "PREEMPTED",
         "CAUSE",
         "AGE",
     ]
-    assert row.split()[:9] == ["digits", "Running", "team-a", "1", "0", "19", "77", "1", "Killed"]
+    assert row.split()[:12] == [
+        *("digits", "Running", "team-a", "2", "0", "19", "77"),
+        *("1", "BorrowedAway", "1", "3", "Killed"),
+    ]
     assert max(len(head), len(row)) <= 120
 
 
-def test_the_table_of_queues_fits_the_screen(kubectl, rest, namespace):
+def test_a_queues_status_is_stored_whole_and_its_table_fits_the_screen(kubectl, rest, namespace):
+    body = tables.base("Queue")
+    body["metadata"]["name"], body["spec"]["parent"] = namespace, "research"
+    create(rest, body, namespace)
+    status = {
+        "observedGeneration": 1,
+        "conditions": [],
+        "used": [
+            {"model": "H100", "used": 12, "nominal": 8, "borrowed": 4, "available": 0},
+            {"model": "Any", "used": 0, "nominal": 2, "borrowed": 0, "available": 2},
+        ],
+        "watts": {"reserved": 8400, "available": 0},
+        "joules": {"lastDay": 1_000_000_000_000_001, "available": 7},
+        "share": "0.125",
+        "summary": "H100 12/8, Any 0/2",
+        "admitted": 1,
+        "waiting": 2,
+    }
+    stored = patch(rest, body, namespace, {"status": status}, "/status")
+    assert stored["status"] == status
+    assert Queue.from_json(stored).status.to_json() == status
+    head, row = kubectl("get", "dhq", namespace, "-o", "wide").stdout.splitlines()
+    assert head.split() == ["NAME", "PARENT", "USED", "WATTS", "SHARE", "ADMITTED", "WAITING", "AGE"]
+    assert re.split(r"\s{2,}", row)[:7] == [
+        *(namespace, "research", "H100 12/8, Any 0/2"),
+        *("8400", "0.125", "1", "2"),
+    ]
+    assert max(len(head), len(row)) <= 120
+
+
+def test_a_queue_can_be_hung_elsewhere_but_not_under_itself(rest, namespace):
     body = tables.base("Queue")
     body["metadata"]["name"] = namespace
     create(rest, body, namespace)
-    patch(
-        rest,
-        body,
-        namespace,
-        {"status": {"summary": "H100 3/8, Any 0/2", "admitted": 1, "waiting": 2}},
-        "/status",
-    )
-    head, row = kubectl("get", "dhq", namespace, "-o", "wide").stdout.splitlines()
-    assert head.split() == ["NAME", "GPUS", "ADMITTED", "WAITING", "AGE"]
-    assert re.split(r"\s{2,}", row)[:4] == [namespace, "H100 3/8, Any 0/2", "1", "2"]
-    assert max(len(head), len(row)) <= 120
+    for parent in ("research", "not-there-yet", None):
+        patch(rest, body, namespace, {"spec": {"parent": parent}})
+    with pytest.raises(RestError, match="must be another Queue"):
+        patch(rest, body, namespace, {"spec": {"parent": namespace}})
 
 
 def test_the_table_of_services_fits_the_screen(kubectl, rest, namespace):

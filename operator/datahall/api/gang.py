@@ -36,7 +36,7 @@ class Workers(SpecModel):
     rules = (
         Rule(
             "!has(self.min) || self.min <= (has(self.count) ? self.count : 1)",
-            "min must be at most count (1 if it is not set): count is what the gang is at full size",
+            "min must be at most count (1 if it is not set): it is the fewest workers that the gang starts with",
             lambda self: self.fewest <= self.count,
             field=".min",
         ),

@@ -100,7 +100,8 @@ class InferenceServiceSpec(SpecModel):
     queue: Annotated[Name, Field(examples=["team-a"])]
     """The Queue whose quota pays for the replicas."""
     priority: Annotated[Int, Field(ge=-1_000_000, le=1_000_000, examples=[100])] = 0
-    """Replicas that wait in the queue go before what is lower; a replica that serves is never ended for another."""
+    """Decides among what waits in the queue: higher starts first; among equals, the older. A replica that serves is
+    never ended for another."""
     model: ServedModel
     """Which model to serve."""
     runtime: Annotated[Runtime, Field(examples=["Native"])] = Runtime.NATIVE
@@ -164,7 +165,8 @@ class InferenceServiceStatus(Model):
     observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0
     """The metadata.generation that this status speaks of."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32), Unique("type")] = ()
-    """Ready, ModelReady, ReplicasReady, GPUAvailable, and for tools Reconciling and Stalled."""
+    """Ready, ModelReady, ReplicasReady, GPUAvailable, and for tools Reconciling and Stalled. While replicas wait for
+    their place, the reasons are those of a waiting job."""
     state: Annotated[str | None, Field(max_length=63, examples=["Ready"])] = None
     """One word derived from the conditions, for tables; programs read the conditions."""
     replicas: Annotated[int, Field(ge=0, examples=[2])] = 0

@@ -46,22 +46,22 @@ class GPUQuota(SpecModel):
     model: Annotated[GPUModel, Field(examples=["H100"])]
     """GPU model, as the nodes' GPU model label names it; Any covers every model without an entry of its own."""
     nominal: Annotated[_GPUs, Field(examples=[16])]
-    """GPUs of its own, to hold at once. Never lent for good: whoever borrowed some gives them back when they are asked
-    for here."""
+    """GPUs of its own, to hold at once. Never lent for good: whoever borrowed some gives them back when this queue
+    needs them."""
     borrowing_limit: Annotated[_GPUs | None, Field(examples=[8])] = None
     """GPUs that the queue and those beneath it may hold beyond its quota, while neighbours leave theirs idle; 0 for
     none. Absent: as many as there are."""
     lending_limit: Annotated[_GPUs | None, Field(examples=[12])] = None
-    """GPUs of its quota that others may borrow while they are idle; the rest stays free for this queue. 0 for none.
-    Absent: all of them."""
+    """GPUs of its quota that others may borrow while they are idle; the rest is kept free for this queue and those
+    beneath it. 0 for none. Absent: all of them."""
 
 
 class PowerQuota(SpecModel):
     """How many watts may be reserved, counted at the power caps of the GPUs."""
 
     nominal: Annotated[_Watts, Field(examples=[11200])]
-    """Watts of its own, to be reserved at once. Never lent for good: whoever borrowed some gives them back when they
-    are asked for here."""
+    """Watts of its own, to be reserved at once. Never lent for good: whoever borrowed some gives them back when this
+    queue needs them."""
     borrowing_limit: Annotated[_Watts | None, Field(examples=[5600])] = None
     """Watts that the queue and those beneath it may reserve beyond its quota, while neighbours leave theirs idle; 0 for
     none. Absent: as many as there are."""
@@ -96,14 +96,16 @@ class QueueSpec(SpecModel):
         Field(max_length=64, examples=[[{"model": "Any", "nominal": 8}]]),
         Unique("model"),
     ] = ()
-    """Quota per GPU model, and what of it is borrowed and lent. A model without an entry (nor Any) has none of its own.
-    Work without GPUs needs no quota."""
+    """Quota per GPU model. A queue with entries uses these models alone (Any: all of them), its own and what it may
+    borrow; one without entries uses what the queues above it have. Work without GPUs needs no quota."""
     watts: PowerQuota | None = None
-    """Power that its jobs and services may reserve, in watts, counted at the power caps of their GPUs. Absent: no limit
-    of its own; those above it hold."""
+    """Power that its jobs and services may reserve, in watts, counted at the power caps of their GPUs. Queues lend each
+    other watts where the queue above them has an entry, too, if only of 0. Absent: no limit of its own; those above it
+    hold."""
     joules_per_day: EnergyQuota | None = None
     """Energy that its jobs and services may draw within any 24 hours, in joules. Once it is spent, nothing new starts.
-    Absent: no limit of its own; those above it hold."""
+    Queues lend each other joules where the queue above them has an entry, too, if only of 0. Absent: no limit of its
+    own; those above it hold."""
     minimum_run_seconds: Annotated[Int, Field(ge=0, le=604_800, examples=[600])] = 60
     """Seconds that a job of this queue runs after each start before the planner may end it to make room for another."""
     namespaces: Annotated[
@@ -131,11 +133,12 @@ class GPUUse(Model):
     model: Annotated[str, Field(max_length=63, examples=["H100"])]
     """The entry of spec.gpus."""
     used: Annotated[int, Field(ge=0, examples=[20])]
-    """GPUs held now, borrowed ones included."""
+    """GPUs that its own jobs and services hold now, borrowed ones included; queues beneath it have figures of their
+    own."""
     nominal: Annotated[int | None, Field(ge=0, examples=[16])] = None
     """GPUs of its own, as spec.gpus says."""
     borrowed: Annotated[int | None, Field(ge=0, examples=[4])] = None
-    """GPUs held beyond nominal: whoever lends them may take them back."""
+    """GPUs held beyond nominal: whoever lent them may take them back."""
     available: Annotated[int | None, Field(ge=0, examples=[8])] = None
     """GPUs of quota that a job could take now, what it could borrow included. Nodes must have room besides."""
 
@@ -144,7 +147,7 @@ class PowerUse(Model):
     """How much power is reserved."""
 
     reserved: Annotated[int, Field(ge=0, examples=[8400])]
-    """Watts reserved now, at the power caps of the GPUs that are held."""
+    """Watts reserved now for its own jobs and services, at the power caps of the GPUs that they hold."""
     available: Annotated[int | None, Field(ge=0, examples=[2800])] = None
     """Watts that a job could reserve now, what it could borrow included. Absent: no queue on the way up has a limit."""
 
@@ -153,7 +156,7 @@ class EnergyUse(Model):
     """How much energy was drawn."""
 
     last_day: Annotated[int, Field(ge=0, examples=[312_000_000])]
-    """Joules drawn in the last 24 hours."""
+    """Joules that its own jobs and services drew in the last 24 hours."""
     available: Annotated[int | None, Field(ge=0, examples=[188_000_000])] = None
     """Joules left now, what it could borrow included. Absent: no queue on the way up has a limit."""
 
@@ -179,8 +182,8 @@ class QueueStatus(Model):
     joules: Annotated[EnergyUse | None, Field(json_schema_extra=ATOMIC)] = None
     """Energy of the last 24 hours. Absent: it is not counted."""
     share: Annotated[Decimal | None, Field(examples=["0.125"])] = None
-    """Its dominant share of the hall (GPUs or watts, over time) beyond nominal, divided by its weight, as a decimal: of
-    queues with the same parent, the one with the smallest goes first. 0 is within nominal."""
+    """Its dominant share of the hall (GPUs or watts, over time) beyond nominal, with those beneath it, divided by its
+    weight, as a decimal: of queues with the same parent, the one with the smallest goes first. 0 is within nominal."""
     summary: Annotated[str | None, Field(max_length=8192, examples=["H100 20/16, Any 0/8"])] = None
     """GPUs held and of its own, per entry of the quota, for tables: more than its own are borrowed. Programs read
     used."""

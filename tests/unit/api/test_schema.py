@@ -62,6 +62,20 @@ def test_nothing_is_defaulted_in_the_store_but_replicas(name):
     assert stored == ([".spec.replicas", ".spec.replicas.min"] if name == "InferenceService" else [])
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("TrainingJob", ".status.effective"),
+        ("TrainingJob", ".status.waiting"),
+        ("TrainingJob", ".status.preemptedBy"),
+        ("Queue", ".status.watts"),
+        ("Queue", ".status.joules"),
+    ],
+)
+def test_what_one_writer_writes_whole_is_atomic(name, path):
+    assert dict(nodes(schema_of(name)))[path]["x-kubernetes-map-type"] == "atomic"
+
+
 @every_kind
 def test_each_node_has_one_type(name):
     for path, node in nodes(schema_of(name)):
