@@ -49,7 +49,7 @@ class Workers(SpecModel):
 
 
 class Topology(SpecModel):
-    """How near each other all workers of the gang run. Labels of the nodes say where they stand."""
+    """How near each other all workers of the gang run. A node without a rack label is a rack of its own."""
 
     level: Annotated[TopologyLevel, Field(examples=["rack"])]
     """The part of the hall to keep all workers in: one host, one rack, or one block of racks (a network island)."""

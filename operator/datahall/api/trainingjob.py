@@ -267,7 +267,8 @@ class TrainingJobSpec(SpecModel):
     resources: Resources = Resources()
     """What each worker asks for."""
     topology: Topology | None = None
-    """How near each other the workers run. Absent: anywhere."""
+    """How near each other the workers run, by the nodes' labels datahall.dev/rack and datahall.dev/block. Absent:
+    anywhere."""
     task: Annotated[Task, Field(examples=["ImageClassification"])]
     """What kind of training: a packaged task, or Custom for an image of your own."""
     model: ModelSource | None = None

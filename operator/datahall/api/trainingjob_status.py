@@ -26,13 +26,13 @@ class Blocker(Model):
     reason: Annotated[str, Field(min_length=1, max_length=63, examples=["QuotaExceeded"])]
     """What, in one word of the reason catalogue (docs/reference)."""
     message: Annotated[
-        str, Field(max_length=1024, examples=["needs 8 H100 GPUs; queue team-a has 4 of quota left"])
+        str, Field(max_length=4096, examples=["needs 8 H100 GPUs; queue team-a has 4 of quota left"])
     ] = ""
     """What, in a sentence with numbers."""
 
 
 class Waiting(Model):
-    """Why the job waits, and for how long it may."""
+    """Why the job waits, and until when as far as anyone can tell."""
 
     position: Annotated[int | None, Field(ge=1, examples=[3])] = None
     """Its place in the queue's line, by priority and age; 1 goes first. Absent: it is in no line yet."""
@@ -61,7 +61,7 @@ class PreemptedBy(Model):
     time: Annotated[Time, Field(examples=["2026-11-22T15:00:00Z"])]
     """When this job was told to end, RFC 3339."""
     message: Annotated[
-        str, Field(max_length=1024, examples=["queue team-b takes back 8 H100 GPUs that it had lent"])
+        str, Field(max_length=4096, examples=["queue team-b takes back 8 H100 GPUs that it had lent"])
     ] = ""
     """Why this one, in a sentence with numbers."""
 
