@@ -1,23 +1,33 @@
 """Planning: what starts where, decided over arrays. Pure: no I/O, no clock, no Kubernetes.
 
-`Planner` is the whole interface; `types` are its words. It is made of `cycle`, `ordering`, `quota`, `state`,
-`transaction` and `packing.best_fit`.
+`Planner` is the whole interface; `types` are its words. Inside, one room per question:
 
-The rest is built and tested, and the planner does not use it yet: `packing` (which node and GPU), `topology` and
-`placing` (racks and blocks), `backfill` (reservations), `queues` (the quota tree and fairness), `preemption` (whom to
-end), `power_tree` (watts as a resource of admission).
+* what there is: `state` (nodes as arrays), `topology`, `power_tree`, together `hall`; who holds what: `holdings`; all
+  of it: `books`
+* who waits: `waiting`, `shape`; whose turn it is and within which quota: `queues`
+* one pass of decisions: `cycle`; may it start, and where: `judging`, `fitting`, `placing`, `packing`
+* for whom room is kept: `backfill`; who ends for whom: `preempting`, `preemption`, `candidates`, `victims`, `shrink`
+* what people are told: `messages`, `placing_messages`, `reports`
 """
 
 from datahall.planning.planner import Planner
+from datahall.planning.power_tree import PowerDomainSpec
 from datahall.planning.types import (
     ANY_MODEL,
     Admit,
+    Blocker,
     Decision,
+    Evict,
+    GangProgress,
     GangRequest,
+    Level,
+    Limits,
     NodeState,
     Placement,
     PodUsage,
     QueueCounts,
+    QueueEntry,
+    QueueReport,
     QueueState,
     Wait,
     WaitReason,
@@ -26,13 +36,21 @@ from datahall.planning.types import (
 __all__ = [
     "ANY_MODEL",
     "Admit",
+    "Blocker",
     "Decision",
+    "Evict",
+    "GangProgress",
     "GangRequest",
+    "Level",
+    "Limits",
     "NodeState",
     "Placement",
     "Planner",
     "PodUsage",
+    "PowerDomainSpec",
     "QueueCounts",
+    "QueueEntry",
+    "QueueReport",
     "QueueState",
     "Wait",
     "WaitReason",

@@ -1,212 +1,276 @@
-"""One pass over the waiting line: who starts, who waits and why.
+"""One pass of decisions: who starts, who waits and why, and who ends for whom.
 
 The rules, each in one sentence:
 
-* Order: gangs are examined by priority, then age, and one that fits whole within quota and hall starts.
-* Quota: a waiting gang keeps the quota it needs, and those behind it in its queue may use only what it leaves.
-* Hall: for the first gang that waits for room in the hall, the nodes nearest to holding it are kept free, and those
-  behind it (of any queue) may start only elsewhere.
-* A gang that could not start even if every held gang ended (it waits for something outside the plan, such as a
-  foreign pod, a cordoned node or an inference replica) keeps nothing.
-
-Within a cycle room only shrinks, so a shape that failed once in a queue fails again: the verdict is remembered, and
-thousands of like jobs cost one examination.
+* Queues take turns by their share of the hall over time; in a queue gangs go by priority, then age.
+* A gang starts with as many workers as quota, power and hall allow, at least its minimum, or not at all.
+* Quota: a waiting gang keeps what it needs from those behind it in its queue; a pool that a gang has to borrow from,
+  and that is too small now, is lent to nobody else until it has started.
+* Hall: for the first gang that waits for room alone, room is reserved; others pass only if that does not delay it.
+* Who has the right to have others ended (`preempting`) gets their room held for it, and goes first until it starts.
+* A gang that could not start even if every held gang ended (it waits for something outside the plan, such as a foreign
+  pod or a cordoned node) keeps nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 
-from datahall.planning import messages
-from datahall.planning.packing.best_fit import (
-    Fit,
-    best_fit,
-    fits_when_empty,
-    fits_when_gangs_end,
-    nodes_to_set_aside,
-)
-from datahall.planning.quota import QuotaBook
+from datahall.planning.backfill import Reservation
+from datahall.planning.books import Books
+from datahall.planning.judging import Fit, Judge, Kept, Memory, Refusal
+from datahall.planning.placing_messages import spread
+from datahall.planning.preempting import Hold, Holds, RoomMaker
+from datahall.planning.queues.turns import Turns
 from datahall.planning.shape import Shape
-from datahall.planning.state import BoolArray, Holder, NodeArrays
-from datahall.planning.types import GangRequest, WaitReason
+from datahall.planning.types import (
+    WHOLE_GPU_MILLI,
+    Admit,
+    Evict,
+    GangRequest,
+    Placement,
+    WaitReason,
+)
+from datahall.planning.waiting import Kind, KindKey, SortKey, WaitingLine
+
+HEADS = 2
+"""How many kinds at the head of a queue may ask for others to be ended, in one pass."""
+
+_HALL = frozenset(
+    {
+        WaitReason.INSUFFICIENT_GPUS,
+        WaitReason.INSUFFICIENT_RESOURCES,
+        WaitReason.NO_ONE_DOMAIN,
+        WaitReason.RESERVED,
+    }
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a gang does not start in this cycle.
+@dataclass(slots=True)
+class Outcome:
+    """What a pass decided.
 
     Attributes:
-        reason: For a program.
-        message: For a person.
-        keeps: Quota entries of its queue that it keeps from those behind it.
+        started: Gangs that start, and evictions, in the order of decision.
+        refused: Why gangs of a kind wait.
+        apart: Why single gangs wait for reasons of their own, by key.
+        kept: Room that is reserved in the hall, if any is.
+        more: Whether it stopped early, because enough was decided for once.
     """
 
-    reason: WaitReason
-    message: str
-    keeps: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Option:
-    """A GPU model that a gang may use, and the quota entry it would be charged to ("" without GPUs)."""
-
-    model: str
-    entry: str
+    started: list[Admit | Evict] = field(default_factory=list)
+    refused: dict[KindKey, Refusal] = field(default_factory=dict)
+    apart: dict[str, Refusal] = field(default_factory=dict)
+    kept: Kept | None = None
+    more: bool = False
 
 
 class Cycle:
-    """What one pass knows: the state, what is kept for whom, and what has failed already."""
+    """One pass."""
 
-    def __init__(self, nodes: NodeArrays, quota: QuotaBook) -> None:
-        self._nodes = nodes
-        self._quota = quota
-        self._models = nodes.models()
-        self._kept: dict[tuple[str, str], int] = {}
-        self._first_keeper: dict[tuple[str, str], str] = {}
-        self._set_aside: BoolArray | None = None
-        self._set_aside_for = ""
-        self._refused: dict[tuple[str, Shape], Refusal] = {}
-        self._failed: set[tuple[Shape, str]] = set()
-        self._fits_empty: dict[tuple[Shape, str], bool] = {}
-        self._fits_lasting: dict[tuple[Shape, str], bool] = {}
+    def __init__(
+        self,
+        books: Books,
+        line: WaitingLine,
+        holds: Holds,
+        memory: Memory,
+        *,
+        kept: Kept | None,
+        now_seconds: float,
+        most_starts: int,
+    ) -> None:
+        """Begin.
 
-    def examine(self, gang: GangRequest, shape: Shape) -> Fit | Refusal:
-        """Say where a gang would start now, or why it does not. The caller applies a fit before the next call."""
-        queue = self._quota.queue(gang.queue)
-        if queue is None:
-            text = messages.queue_not_found(gang.queue, self._quota.names())
-            return Refusal(WaitReason.QUEUE_NOT_FOUND, text)
-        if queue.namespaces and gang.namespace not in queue.namespaces:
-            text = messages.namespace_not_allowed(gang.queue, gang.namespace, queue.namespaces)
-            return Refusal(WaitReason.NAMESPACE_NOT_ALLOWED, text)
-        known = (gang.queue, shape)
-        refusal = self._refused.get(known)
+        Args:
+            books: The planner's memory; admissions are entered there at once.
+            line: Who waits; those admitted leave it.
+            holds: What is held for gangs for which others end; changed here.
+            memory: What the last passes found out about the hall.
+            kept: The room that the last pass reserved.
+            now_seconds: The time, in seconds since the epoch.
+            most_starts: How many gangs may start in one pass; the rest follows in the next.
+        """
+        self._books = books
+        self._line = line
+        self._holds = holds
+        self._now = now_seconds
+        self._most_starts = most_starts
+        self._last_kept = kept
+        self._judge = Judge(books, memory, held_back=holds.back(books), now_seconds=now_seconds)
+        self._maker = RoomMaker(books, self._judge, holds, now_seconds)
+        self._heads: dict[str, int] = {}
+        self._out = Outcome()
+
+    def run(self) -> Outcome:
+        """Decide."""
+        self._serve_those_held_for()
+        self._renew_reservation()
+        for queue in self._line.queues():
+            if self._books.tree.spec(queue) is None:
+                for kind in self._line.kinds(queue):
+                    self._refuse(kind, self._first(kind))
+        turns = self._books.fairness.turns(self._line.queues(), self._now)
+        heaps: dict[str, list[tuple[SortKey, int, Kind]]] = {}
+        while not self._out.more and (queue_ := turns.next_queue()) is not None:
+            heap = heaps.get(queue_)
+            if heap is None:
+                heap = heaps[queue_] = self._line_up(queue_)
+            if not self._serve(heap, turns):
+                turns.done(queue_)
+        self._out.kept = self._judge.kept
+        return self._out
+
+    # ---- gangs that room is being made for
+
+    def _serve_those_held_for(self) -> None:
+        """They go first: the room was made for them, at a price."""
+        for key, hold in list(self._holds.of.items()):
+            kind = self._line.kind(key)
+            self._holds.drop(self._books, key)
+            self._judge.hold_back(self._holds.back(self._books))
+            if kind is None or self._line.get(key) != hold.gang:
+                continue  # it was withdrawn, or asks for something else now
+            found = self._judge.judge(kind.key, hold.gang, stay=hold.domain, holding=True)
+            if isinstance(found, Fit):
+                self._start(kind, hold.gang, found, None)
+            elif any(self._books.holdings.get(victim) is not None for victim in hold.victims):
+                self._hold(hold)
+                self._out.apart[key] = _making_room(hold, found)
+
+    def _hold(self, hold: Hold) -> None:
+        self._holds.add(self._books, hold)
+        self._judge.hold_back(self._holds.back(self._books))
+
+    # ---- turns
+
+    def _renew_reservation(self) -> None:
+        """Keep the reservation of the last pass, if its gang still waits."""
+        kept = self._last_kept
+        if kept is None or kept.gang.key in self._holds.of:
+            return
+        kind = self._line.kind(kept.gang.key)
+        if kind is not None and kind.key == kept.kind:
+            self._judge.reserve(kind.key, kept.gang, kept.model, previous=self._previous(kept))
+
+    def _previous(self, kept: Kept) -> Reservation | None:
+        """The reservation as it was, unless one of its columns is another node's by now."""
+        nodes = self._books.hall.nodes
+        columns = kept.reservation.columns
+        if int(columns.max(initial=-1)) >= nodes.columns:
+            return None
+        names = tuple(nodes.name(column) for column in columns.tolist())
+        return kept.reservation if names == kept.nodes else None
+
+    def _line_up(self, queue: str) -> list[tuple[SortKey, int, Kind]]:
+        heap = []
+        for number, kind in enumerate(self._line.kinds(queue)):
+            place = self._next_place(kind)
+            if place is not None:
+                heap.append((place, number, kind))
+        heapify(heap)
+        return heap
+
+    def _next_place(self, kind: Kind) -> SortKey | None:
+        """The first of a kind for which nothing is held."""
+        holds = self._holds.of
+        return next((place for place in kind.line if place[2] not in holds), None) if holds else kind.line[0]
+
+    def _first(self, kind: Kind) -> GangRequest:
+        gang = self._line.get(kind.line[0][2])
+        assert gang is not None, "a line names waiting gangs"
+        return gang
+
+    def _serve(self, heap: list[tuple[SortKey, int, Kind]], turns: Turns) -> bool:
+        """Start the first gang of a queue that can start; whether one did."""
+        while heap:
+            place, number, kind = heappop(heap)
+            gang = self._line.get(place[2])
+            assert gang is not None, "a line names waiting gangs"
+            found = self._judge.judge(kind.key, gang)
+            if isinstance(found, Fit):
+                self._start(kind, gang, found, turns)
+                following = self._next_place(kind) if kind.line else None
+                if following is not None:
+                    heappush(heap, (following, number, kind))
+                return True
+            self._refuse(kind, gang, found)
+        return False
+
+    # ---- decisions
+
+    def _start(self, kind: Kind, gang: GangRequest, fit: Fit, turns: Turns | None) -> None:
+        shape = kind.key.shape
+        placements = self._placements(fit, shape)
+        held = self._books.holdings.take(gang, placements, self._now)
+        self._line.remove(gang.key)
+        self._judge.changed()
+        self._judge.admitted(kind.key, gang, fit)
+        if turns is None:
+            self._books.fairness.admit(gang.queue, held.gpus, held.watts, self._now)
+        else:
+            turns.admitted(gang.queue, gpus=held.gpus, watts=held.watts)
+        demand = shape.demand()
+        told = spread(fit.placing, demand) if len(placements) > 1 or demand.level is not None else ""
+        self._out.started.append(Admit(gang.key, placements, told))
+        self._out.more = len(self._out.started) >= self._most_starts
+
+    def _refuse(self, kind: Kind, gang: GangRequest, refusal: Refusal | None = None) -> None:
+        """Note why a kind waits, and do what helps its first gang."""
         if refusal is None:
-            verdict = self._judge(gang, shape)
-            if isinstance(verdict, Fit):
-                return verdict
-            refusal = self._refused[known] = verdict
-        for entry in refusal.keeps:
-            place = (gang.queue, entry)
-            self._kept[place] = self._kept.get(place, 0) + shape.all_gpus
-            self._first_keeper.setdefault(place, f"{gang.name} (needs {messages.demand(shape)})")
-        return refusal
+            found = self._judge.judge(kind.key, gang)
+            assert isinstance(found, Refusal), "a queue that does not exist admits nobody"
+            refusal = found
+        queue = gang.queue
+        made = None
+        if self._heads.get(queue, 0) < HEADS:
+            self._heads[queue] = self._heads.get(queue, 0) + 1
+            made = self._maker.make_room(kind.key, gang, refusal)
+        if isinstance(made, tuple):
+            hold, evicts = made
+            self._hold(hold)
+            self._out.started += evicts
+            self._out.apart[gang.key] = _making_room(hold, refusal)
+        elif made is not None:
+            text = made
+            refusal = refusal.with_beside(Refusal(refusal.reason, lambda: text))
+        reserved = False
+        kept = self._judge.kept
+        if made is None or isinstance(made, str):
+            if kept is None and refusal.reason in _HALL:
+                kept = self._judge.reserve(kind.key, gang, refusal.model, previous=None)
+            reserved = kept is not None and kept.gang.key == gang.key
+        if reserved and kept is not None:
+            if refusal.reason in _HALL:
+                self._out.apart[gang.key] = refusal.starting(kept.reservation, self._now)
+            else:
+                self._judge.kept = None  # it is not room that it waits for, any more
+        if not isinstance(made, tuple) or len(kind.line) > 1:
+            self._judge.keep(kind.key, gang, refusal)
+        self._out.refused[kind.key] = refusal
 
-    # ---- the judgement of one shape in one queue
-
-    def _judge(self, gang: GangRequest, shape: Shape) -> Fit | Refusal:
-        models = self._allowed_models(shape)
-        if not any(self._fits_when_empty(shape, model) for model in models):
-            return Refusal(WaitReason.NEVER_FITS, messages.never_in_hall(self._nodes, shape))
-        options = self._options(gang.queue, shape, models)
-        if isinstance(options, Refusal):
-            return options
-        open_now = [o for o in options if self._left(gang.queue, o) >= shape.all_gpus]
-        if not open_now:
-            return self._wait_for_quota(gang, shape, options)
-        fit = self._choose(shape, open_now, self._set_aside)
-        return fit if fit is not None else self._wait_for_hall(gang, shape, options, open_now)
-
-    def _allowed_models(self, shape: Shape) -> list[str]:
-        if shape.gpus == 0:
-            return [""]
-        if shape.models:
-            return [model for model in dict.fromkeys(shape.models) if model in self._models]
-        return self._models
-
-    def _fits_when_empty(self, shape: Shape, model: str) -> bool:
-        key = (shape, model)
-        if key not in self._fits_empty:
-            self._fits_empty[key] = fits_when_empty(self._nodes, shape, model)
-        return self._fits_empty[key]
-
-    def _fits_when_gangs_end(self, shape: Shape, model: str) -> bool:
-        key = (shape, model)
-        if key not in self._fits_lasting:
-            self._fits_lasting[key] = fits_when_gangs_end(self._nodes, shape, model)
-        return self._fits_lasting[key]
-
-    def _options(self, queue: str, shape: Shape, models: Sequence[str]) -> list[_Option] | Refusal:
-        """The models that could ever hold the gang, by hall and by quota."""
-        if shape.gpus == 0:
-            return [_Option("", "")]
-        fitting = [model for model in models if self._fits_when_empty(shape, model)]
-        entries = [(model, self._quota.entry(queue, model)) for model in fitting]
-        granted = [_Option(model, entry) for model, entry in entries if entry is not None]
-        options = [o for o in granted if self._quota.nominal(queue, o.entry) >= shape.all_gpus]
-        if options:
-            return options
-        text = messages.never_within_quota(shape, self._quota, queue, _entries(granted))
-        return Refusal(WaitReason.QUOTA_TOO_SMALL, text)
-
-    def _left(self, queue: str, option: _Option) -> int:
-        """GPUs of quota that are neither held nor kept."""
-        if not option.entry:
-            return 0
-        return self._quota.room(queue, option.entry) - self._kept.get((queue, option.entry), 0)
-
-    def _choose(
-        self, shape: Shape, options: Sequence[_Option], set_aside: BoolArray | None = None
-    ) -> Fit | None:
-        """The first listed model that holds the gang; without a list, the model where it fits best."""
-        best: Fit | None = None
-        for option in options:
-            key = (shape, option.model)
-            if key in self._failed:
-                continue
-            fit = best_fit(self._nodes, shape, option.model, set_aside)
-            if fit is None:
-                if set_aside is None:
-                    self._failed.add(key)
-                continue
-            if shape.models or shape.gpus == 0:
-                return fit
-            if best is None or (fit.leftover_gpus, len(fit.nodes)) < (best.leftover_gpus, len(best.nodes)):
-                best = fit
-        return best
-
-    def _wait_for_quota(self, gang: GangRequest, shape: Shape, options: Sequence[_Option]) -> Refusal:
-        entries = _entries(options)
-        keeps = self._worth_keeping(gang.queue, shape, options)
-        kept_from = [e for e in entries if self._quota.room(gang.queue, e) >= shape.all_gpus]
-        if not kept_from:
-            text = messages.quota_exceeded(shape, self._quota, gang.queue, entries)
-            return Refusal(WaitReason.QUOTA_EXCEEDED, text, keeps)
-        keeper = self._first_keeper[gang.queue, kept_from[0]]
-        text = messages.behind_quota(shape, self._quota, gang.queue, kept_from, keeper)
-        return Refusal(WaitReason.BEHIND_OTHERS, text, keeps)
-
-    def _wait_for_hall(
-        self, gang: GangRequest, shape: Shape, options: Sequence[_Option], open_now: Sequence[_Option]
-    ) -> Refusal:
-        keeps = self._worth_keeping(gang.queue, shape, options)
-        if self._set_aside is not None and self._choose(shape, open_now) is not None:
-            text = messages.behind_nodes(shape, self._set_aside_for, int(self._set_aside.sum()))
-            return Refusal(WaitReason.BEHIND_OTHERS, text, keeps)
-        models = [option.model for option in open_now]
-        attainable = [model for model in models if self._fits_when_gangs_end(shape, model)]
-        gpus_missing, text = messages.insufficient(self._nodes, shape, models, attainable=bool(attainable))
-        if attainable and self._set_aside is None:
-            self._set_aside = nodes_to_set_aside(self._nodes, shape, attainable[0])
-            self._set_aside_for = f"{gang.name} (needs {messages.demand(shape)})"
-        reason = WaitReason.INSUFFICIENT_GPUS if gpus_missing else WaitReason.INSUFFICIENT_RESOURCES
-        return Refusal(reason, text, keeps)
-
-    def _worth_keeping(self, queue: str, shape: Shape, options: Sequence[_Option]) -> tuple[str, ...]:
-        """Entries under which the gang would start once all held gangs have ended."""
-        if shape.gpus == 0:
-            return ()
-        attainable = []
-        for option in options:
-            lasting = self._quota.nominal(queue, option.entry) - self._quota.used(
-                queue, option.entry, Holder.PODS
-            )
-            if lasting >= shape.all_gpus and self._fits_when_gangs_end(shape, option.model):
-                attainable.append(option)
-        return tuple(_entries(attainable))
+    def _placements(self, fit: Fit, shape: Shape) -> tuple[Placement, ...]:
+        """Number the workers along the chosen nodes, and choose GPUs for shares: the fullest that holds one."""
+        nodes = self._books.hall.nodes
+        placements: list[Placement] = []
+        for column, workers in zip(fit.placing.columns.tolist(), fit.placing.workers.tolist(), strict=True):
+            name = nodes.name(column)
+            cards = nodes.cards(column) if shape.shares else {}
+            for _ in range(workers):
+                card = _card(cards, shape.gpu_milli) if shape.shares else None
+                if card is not None:
+                    cards[card] = cards.get(card, 0) + shape.gpu_milli
+                placements.append(Placement(len(placements), name, fit.model, card))
+        return tuple(placements)
 
 
-def _entries(options: Sequence[_Option]) -> list[str]:
-    """The entries of some options, each once."""
-    return list(dict.fromkeys(option.entry for option in options))
+def _card(cards: dict[int, int], milli: int) -> int:
+    """The fullest shared GPU that still holds a share, else a fresh one."""
+    holding = [(used, -card) for card, used in cards.items() if used + milli <= WHOLE_GPU_MILLI]
+    if holding:
+        return -max(holding)[1]
+    return next(number for number in range(len(cards) + 1) if number not in cards)
+
+
+def _making_room(hold: Hold, refusal: Refusal) -> Refusal:
+    return Refusal(WaitReason.MAKING_ROOM, lambda: hold.message, model=hold.model, beside=(refusal,))

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from datahall.planning.state import BoolArray, IntArray
-from datahall.planning.topology import FloatArray, Level, Topology, whole_domain_penalty
+from datahall.planning.topology import FloatArray, Topology, whole_domain_penalty
+from datahall.planning.types import Level
 
 Filled = tuple[IntArray, IntArray]
 """Columns, and workers on each, both [k]."""

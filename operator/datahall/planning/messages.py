@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datahall.planning.packing.best_fit import eligible, has_model, workers_that_fit
-from datahall.planning.quota import QuotaBook
+from datahall.planning.fitting import has_model, slots
+from datahall.planning.hall import Hall
 from datahall.planning.shape import Shape
-from datahall.planning.state import CPU, GPU, MEMORY, BoolArray, Holder, NodeArrays
-from datahall.planning.types import ANY_MODEL
+from datahall.planning.state import CPU, GPU, MEMORY, BoolArray, IntArray, NodeArrays
+from datahall.planning.types import GangRequest, Level
 
 
 def cores(milli: int) -> str:
@@ -40,13 +40,15 @@ def demand(shape: Shape, *, everything: bool = False) -> str:
         shape: The gang's shape.
         everything: Name CPU and memory too, beside GPUs.
     """
-    times = f"{shape.workers} x " if shape.workers > 1 else ""
+    workers = f"{shape.workers}" if shape.least == shape.workers else f"{shape.least} to {shape.workers}"
+    times = f"{workers} x " if shape.workers > 1 else ""
     beside = f"{cores(shape.cpu_milli)} CPU and {size(shape.memory_bytes)}"
     if shape.gpus == 0:
         return f"{times}({beside})" if times else beside
     models = f" ({' or '.join(shape.models)})" if shape.models else ""
     with_beside = f" with {beside}" if everything else ""
-    return f"{times}{counted(shape.gpus, 'GPU')}{models}{with_beside}"
+    gpus = f"{shape.gpu_milli / 1000:g} of a GPU" if shape.shares else counted(shape.gpus, "GPU")
+    return f"{times}{gpus}{models}{with_beside}"
 
 
 def queue_not_found(queue: str, known: Sequence[str]) -> str:
@@ -63,54 +65,59 @@ def namespace_not_allowed(queue: str, namespace: str, allowed: frozenset[str]) -
     return f'queue {queue} does not serve namespace "{namespace}" (it serves: {shown}); use another queue'
 
 
-def _entry_name(entry: str) -> str:
-    return "" if entry == ANY_MODEL else f" {entry}"
+def quota_kept(shape: Shape, queue: str, keeper: GangRequest) -> str:
+    """Room in the queue's own quota is kept for a gang ahead."""
+    left = f"what is left of the quota of queue {queue}"
+    return f"needs {demand(shape)}; {left} is kept for {_keeper(keeper)}, ahead of it"
 
 
-def never_within_quota(shape: Shape, quota: QuotaBook, queue: str, entries: Sequence[str]) -> str:
-    """The whole quota of the queue is too small."""
-    need = f"can never fit: needs {demand(shape)}"
-    if not entries:
-        state = quota.queue(queue)
-        granted = ", ".join(sorted(state.nominal)) if state is not None and state.nominal else "none"
-        which = " or ".join(shape.models) or "such GPUs"
-        return f"{need}; queue {queue} has no quota for {which} (it has: {granted})"
-    limits = " and ".join(f"{quota.nominal(queue, e)}{_entry_name(e)} GPUs" for e in entries)
-    return f"{need}, {shape.all_gpus} together; the whole quota of queue {queue} is {limits}: lower workers or raise it"
-
-
-def quota_exceeded(shape: Shape, quota: QuotaBook, queue: str, entries: Sequence[str]) -> str:
-    """The quota is in use."""
-    parts = []
-    for entry in entries:
-        limit, used = quota.nominal(queue, entry), quota.used(queue, entry)
-        holders = [counted(quota.users(queue, entry, Holder.GANGS), "job")]
-        replicas = quota.users(queue, entry, Holder.PODS)
-        if replicas:
-            holders.append(counted(replicas, "replica"))
-        name = _entry_name(entry)
-        parts.append(
-            f"{max(limit - used, 0)} of {limit}{name} GPUs of quota left; {used} in use by {' and '.join(holders)}"
-        )
-    return f"needs {demand(shape)}; queue {queue} has {'; and '.join(parts)}"
-
-
-def behind_quota(shape: Shape, quota: QuotaBook, queue: str, entries: Sequence[str], keeper: str) -> str:
-    """Room in the quota is kept for a gang ahead."""
-    left = " and ".join(
-        f"{max(quota.room(queue, e), 0)} of {quota.nominal(queue, e)}{_entry_name(e)}" for e in entries
+def pool_kept(shape: Shape, queue: str, keeper: GangRequest) -> str:
+    """Quota that could be borrowed is kept for a gang whose turn it is."""
+    return (
+        f"needs {demand(shape)}; queue {queue} would have to borrow it, and what may be borrowed is kept for "
+        f"{_keeper(keeper)} of queue {keeper.queue}, whose turn it is"
     )
-    return f"needs {demand(shape)}; the {left} GPUs of quota left in queue {queue} are kept for {keeper}, ahead of it"
 
 
-def behind_nodes(shape: Shape, keeper: str, nodes: int) -> str:
-    """Nodes are set aside for a gang ahead."""
-    aside = f"{counted(nodes, 'node')} {'is' if nodes == 1 else 'are'} kept free for {keeper}, ahead of it"
-    return f"needs {demand(shape)}; it would fit, but {aside}"
+def making_room(need: str, ending: Sequence[str], leaving: Sequence[str], nodes: int) -> str:
+    """Others end for it.
+
+    Args:
+        need: What it needs.
+        ending: Names of the gangs that end for it.
+        leaving: Names of gangs that end anyway, and make room too.
+        nodes: On how many nodes room is held for it.
+    """
+    who = []
+    if ending:
+        who.append(f"{counted(len(ending), 'job')} of lower standing ({_listed(ending)}) must save and end")
+    if leaving:
+        who.append(f"{counted(len(leaving), 'job')} ({_listed(leaving)}) must finish ending")
+    return (
+        f"needs {need}; {' and '.join(who) or 'room comes free'} first; {counted(nodes, 'node')} held for it"
+    )
 
 
-def never_in_hall(nodes: NodeArrays, shape: Shape) -> str:
+def made_way(preemptor: GangRequest, need: str, *, same_queue: bool) -> str:
+    """Why a gang ends for another, for the one that ends."""
+    if same_queue:
+        right = f"its priority, {preemptor.priority}, is higher"
+    else:
+        right = f"queue {preemptor.queue} takes back what is within its nominal quota and was borrowed"
+    return f"makes room for {preemptor.name}, which needs {need}: {right}; it saves, and waits in line again"
+
+
+def _keeper(gang: GangRequest) -> str:
+    return f"{gang.name} (needs {demand(Shape.of(gang))})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def never_in_hall(hall: Hall, shape: Shape) -> str:
     """Not even the empty hall holds it."""
+    nodes = hall.nodes
     need = f"can never fit: needs {demand(shape)}"
     if not nodes.known.any():
         return f"{need}, and there are no nodes"
@@ -124,8 +131,9 @@ def never_in_hall(nodes: NodeArrays, shape: Shape) -> str:
     largest = int(nodes.total[GPU, columns].max())
     if shape.gpus > largest:
         return f"{need} {_on_one_node(shape)}, the largest node has {largest}"
-    counts = workers_that_fit(nodes.total, shape, columns)
-    room = max(int(np.where(has_model(nodes, shape, m), counts, 0).sum()) for m in models or [""])
+    counts = slots(nodes.total, shape, columns)
+    by_model = [np.where(has_model(nodes, shape, m), counts, 0) for m in models or [""]]
+    room = max(int(fits.sum()) for fits in by_model)
     if room == 0:
         enough = columns & (nodes.total[GPU] >= shape.gpus)
         cpu, memory = (int(nodes.total[r, enough].max()) for r in (CPU, MEMORY))
@@ -133,43 +141,47 @@ def never_in_hall(nodes: NodeArrays, shape: Shape) -> str:
             f"can never fit: needs {demand(shape, everything=True)} {_on_one_node(shape)}; "
             f"the largest nodes have {cores(cpu)} CPU and {size(memory)}: lower resources.cpu or resources.memory"
         )
+    if room >= shape.least:
+        noun = {Level.HOST: "node", Level.RACK: "rack", Level.BLOCK: "block"}[shape.level or Level.HOST]
+        numbers = hall.topology.numbers(shape.level or Level.HOST, nodes.columns)
+        best = max(int(np.bincount(numbers[f > 0], f[f > 0]).max()) for f in by_model if f.any())
+        return (
+            f"{need} on one {noun}; the largest, empty, holds {best} of {counted(shape.least, 'worker')}: "
+            "lower workers, or prefer the level instead of requiring it"
+        )
     return f"{need}; the empty hall holds {counted(room, 'such worker')}: lower workers"
 
 
 def insufficient(
-    nodes: NodeArrays, shape: Shape, models: Sequence[str], *, attainable: bool
-) -> tuple[bool, str]:
+    hall: Hall,
+    free: IntArray,
+    shape: Shape,
+    columns: BoolArray,
+    fit: int,
+    *,
+    gpus_missing: bool,
+    attainable: bool,
+) -> str:
     """The hall is too full now.
 
     Args:
-        nodes: The hall.
+        hall: The hall.
+        free: What is free, [resource, column].
         shape: What does not fit.
-        models: The GPU models it may use now.
+        columns: Columns where it may go.
+        fit: How many of its workers fit.
+        gpus_missing: Whether GPUs are what is missing, and not CPU or memory.
         attainable: Whether it would fit once every held gang has ended.
-
-    Returns:
-        Whether GPUs are what is missing (else CPU or memory), and the sentence.
     """
-    free = nodes.free()
-    columns = np.zeros(nodes.columns, dtype=np.bool_)
-    only_gpus = shape._replace(cpu_milli=0, memory_bytes=0)
-    fit = fit_by_gpus = 0
-    for model in models:
-        here = eligible(nodes, shape, model)
-        columns |= here
-        fit = max(fit, int(workers_that_fit(free, shape, here).sum()))
-        fit_by_gpus = max(fit_by_gpus, int(workers_that_fit(free, only_gpus, here).sum()))
-    gpus_missing = shape.gpus > 0 and fit_by_gpus < shape.workers
-    everything = not gpus_missing
-    need = f"needs {demand(shape, everything=everything)}"
+    nodes = hall.nodes
+    need = f"needs {demand(shape, everything=not gpus_missing)}"
     if not columns.any():
         avoided = f", or avoided by this job ({len(shape.avoid)})" if shape.avoid else ""
-        return gpus_missing, f"{need}; each node that could hold it is cordoned or not ready{avoided}"
+        return f"{need}; each node that could hold it is cordoned or not ready{avoided}"
     if gpus_missing:
         all_free, in_all = int(free[GPU, columns].clip(0).sum()), int(nodes.total[GPU, columns].sum())
-        now = _now(shape, fit_by_gpus)
         best = f"the best node has {max(int(free[GPU, columns].max()), 0)} free"
-        text = f"{need}{now}; {best} (hall: {all_free} of {in_all} free)"
+        text = f"{need}{_now(shape, fit)}; {best} (hall: {all_free} of {in_all} free)"
     else:
         enough = columns & (free[GPU] >= shape.gpus)
         cpu, memory = (max(int(free[r, enough].max()), 0) if enough.any() else 0 for r in (CPU, MEMORY))
@@ -178,7 +190,7 @@ def insufficient(
         text = f"{need}{_now(shape, fit)}; {best}"
     if not attainable:
         text += "; pods that are not jobs of a queue, or cordoned nodes, hold what is missing"
-    return gpus_missing, text
+    return text
 
 
 def _on_one_node(shape: Shape) -> str:
@@ -188,7 +200,7 @@ def _on_one_node(shape: Shape) -> str:
 def _now(shape: Shape, fit: int) -> str:
     if shape.workers == 1:
         return " on one node"
-    return f" at once, and {fit} of {shape.workers} workers fit now"
+    return f" at once, and {fit} of {shape.least} workers fit now"
 
 
 def _any_of(nodes: NodeArrays, shape: Shape, models: Sequence[str]) -> BoolArray:

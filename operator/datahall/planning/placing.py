@@ -26,7 +26,8 @@ import numpy as np
 
 from datahall.planning.filling import Filling, best_of
 from datahall.planning.state import BoolArray, IntArray
-from datahall.planning.topology import Domain, FloatArray, Level, Topology
+from datahall.planning.topology import Domain, FloatArray, Topology
+from datahall.planning.types import Level
 
 _WIDEN_GAIN = 1.25
 

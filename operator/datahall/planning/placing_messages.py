@@ -10,7 +10,8 @@ import numpy as np
 from datahall.planning.backfill import Reservation
 from datahall.planning.messages import counted
 from datahall.planning.placing import Demand, NoPlace, Placing
-from datahall.planning.topology import Domain, Level
+from datahall.planning.topology import Domain
+from datahall.planning.types import Level
 
 _NOUNS = {Level.HOST: "node", Level.RACK: "rack", Level.BLOCK: "block", Level.HALL: "hall"}
 _ON_ONE = {Level.HOST: "on one node", Level.RACK: "on one rack", Level.BLOCK: "in one block"}

@@ -6,25 +6,44 @@ It does no I/O and reads no clock. It is not thread-safe: one caller, one call a
 from __future__ import annotations
 
 from datahall.planning import messages
-from datahall.planning.cycle import Cycle
-from datahall.planning.ordering import WaitingLine
-from datahall.planning.packing.best_fit import Fit, eligible, workers_that_fit
-from datahall.planning.quota import QuotaBook
+from datahall.planning.books import Books
+from datahall.planning.cycle import Cycle, Outcome
+from datahall.planning.holdings import gpu_resource
+from datahall.planning.judging import Kept, Memory, Refusal, pod_class
+from datahall.planning.power_tree import PowerDomainSpec
+from datahall.planning.preempting import Holds
+from datahall.planning.reports import queue_report
 from datahall.planning.shape import Shape
-from datahall.planning.state import Holder, NodeArrays
-from datahall.planning.transaction import Transaction
+from datahall.planning.state import Holder
 from datahall.planning.types import (
     ANY_MODEL,
-    Admit,
+    WHOLE_GPU_MILLI,
+    Blocker,
     Decision,
+    GangProgress,
     GangRequest,
     NodeState,
     Placement,
     PodUsage,
     QueueCounts,
+    QueueReport,
     QueueState,
     Wait,
 )
+from datahall.planning.waiting import Kind, KindKey, WaitingLine
+
+MOST_STARTS = 500
+"""Gangs that start in one cycle, at most: their pods are made while the next ones are decided on."""
+
+LOOK_AGAIN_SECONDS = 10.0
+"""Time alone lets gangs start (a promise comes due, a minimum run time ends): how often that is looked at."""
+
+REFRESH_SECONDS = 15.0
+"""How often gangs at the head of a line are told that only the numbers of their message have moved."""
+
+_REFRESHED_KINDS = 64
+_REFRESHED_PER_KIND = 8
+_BLOCKERS = 8
 
 
 class Planner:
@@ -35,95 +54,125 @@ class Planner:
     """
 
     def __init__(self) -> None:
-        self._nodes = NodeArrays()
-        self._quota = QuotaBook()
+        self._books = Books()
         self._pods: dict[str, PodUsage] = {}
-        self._pod_models: dict[str, str] = {}
-        self._pods_on: dict[str, set[str]] = {}
-        self._waiting = WaitingLine()
-        self._held: dict[str, tuple[GangRequest, tuple[Placement, ...]]] = {}
-        self._held_per_queue: dict[str, int] = {}
-        self._last: dict[str, Wait] = {}
+        self._line = WaitingLine()
+        self._holds = Holds()
+        self._memory = Memory()
+        self._kept: Kept | None = None
+        self._refused: dict[KindKey, Refusal] = {}
+        self._apart: dict[str, Refusal] = {}
+        self._told: dict[str, tuple[str, str]] = {}
         self._changed = False
         self._now_seconds = 0.0
+        self._look_at_seconds = 0.0
+        self._refresh_at_seconds = 0.0
 
-    # ---- nodes, pods, queues
+    # ---- nodes, power, pods, queues
 
     def upsert_node(self, node: NodeState) -> None:
         """Take in a node as it is now."""
-        if self._nodes.upsert(node):
-            self._changed = True
-            for uid in sorted(self._pods_on.get(node.name, ())):
-                self._recharge(self._pods[uid])
+        self._changed |= self._books.hall.upsert(node)
 
     def remove_node(self, name: str) -> None:
         """Forget a node. What is held or runs there stays accounted until it is withdrawn or removed itself."""
-        self._changed |= self._nodes.remove(name)
+        self._changed |= self._books.hall.remove(name)
+
+    def upsert_power_domain(self, domain: PowerDomainSpec) -> None:
+        """Take in a power domain as it is now."""
+        self._changed |= self._books.hall.power.upsert(domain)
+
+    def remove_power_domain(self, name: str) -> None:
+        """Forget a power domain. Nodes that name it have no headroom until it comes back."""
+        self._changed |= self._books.hall.power.remove(name)
 
     def upsert_pod(self, pod: PodUsage) -> None:
-        """Account a pod that belongs to no held gang."""
+        """Account a pod that belongs to no gang."""
         before = self._pods.get(pod.uid)
         if before == pod:
             return
-        if pod.node:
-            # Before the old usage goes: a node that is gone is remembered only while something is accounted on it.
-            self._nodes.use(pod.node, Holder.PODS, (pod.gpus, pod.cpu_milli, pod.memory_bytes), 1)
+        # The new usage first: a node that is gone is remembered only while something is accounted on it.
+        self._use(pod, 1)
         if before is not None:
-            self._take_pod_away(before)
+            self._use(before, -1)
         self._pods[pod.uid] = pod
-        if pod.node:
-            self._pods_on.setdefault(pod.node, set()).add(pod.uid)
-        self._recharge(pod)
         self._changed = True
 
     def remove_pod(self, uid: str) -> None:
         """Forget a pod that has ended."""
-        pod = self._pods.get(uid)
+        pod = self._pods.pop(uid, None)
         if pod is not None:
-            self._take_pod_away(pod)
+            self._use(pod, -1)
             self._changed = True
 
     def upsert_queue(self, queue: QueueState) -> None:
         """Take in a queue as it is now."""
-        self._changed |= self._quota.upsert(queue)
+        self._changed |= self._books.upsert_queue(queue)
 
     def remove_queue(self, name: str) -> None:
-        """Forget a queue. What its gangs and pods hold stays accounted under its name."""
-        self._changed |= self._quota.remove(name)
+        """Forget a queue. What its gangs hold stays accounted under its name."""
+        self._changed |= self._books.remove_queue(name)
 
     # ---- gangs
 
     def submit(self, gang: GangRequest) -> None:
-        """Put a gang in line, or change it there. A held gang stays as it is held: requeue or withdraw it first."""
-        if gang.workers < 1 or min(gang.gpus, gang.cpu_milli, gang.memory_bytes) < 0:
-            raise ValueError(f"{gang.name}: workers must be at least 1 and resources not negative")
-        if gang.key not in self._held and self._waiting.add(gang):
-            self._changed = True
+        """Put a gang in line, or change it there. A held gang stays as it is held: requeue or withdraw it first.
+
+        Raises:
+            ValueError: A number of the request is out of its bounds.
+        """
+        _check(gang)
+        if self._books.holdings.get(gang.key) is None:
+            known = self._line.get(gang.key) is not None
+            if self._line.add(gang):
+                self._changed = True
+                if not known:
+                    self._books.cost.observe(pod_class(Shape.of(gang)), gang.workers)
 
     def withdraw(self, key: str) -> None:
         """Forget a gang, waiting or held, and free what it held."""
-        self._last.pop(key, None)
-        if self._waiting.remove(key) is not None or self._let_go(key) is not None:
+        self._forget_told(key)
+        self._holds.forget(self._books, key)
+        if self._line.remove(key) is not None or self._books.holdings.let_go(key) is not None:
             self._changed = True
 
-    def hold(self, gang: GangRequest, placements: tuple[Placement, ...]) -> None:
+    def hold(self, gang: GangRequest, placements: tuple[Placement, ...], *, leaving: bool = False) -> None:
         """Account a gang that has its place already, as after a restart; it replaces what was known of it.
 
         Nothing is checked: unknown nodes and over-commitment are accepted, because it is so.
+
+        Args:
+            gang: The gang.
+            placements: Where its workers are.
+            leaving: Whether it is ending. A gang that was decided to end stays so, whatever is said here.
         """
-        if self._held.get(gang.key) == (gang, placements):
+        held = self._books.holdings.get(gang.key)
+        if held is not None and (held.gang, held.placements) == (gang, placements):
+            if leaving and not held.leaving:
+                held.leaving = self._changed = True
             return
-        self._waiting.remove(gang.key)
-        self._last.pop(gang.key, None)
-        self._take_hold(gang, placements)
+        self._holds.drop(self._books, gang.key)
+        self._line.remove(gang.key)
+        self._forget_told(gang.key)
+        self._books.holdings.take(gang, placements, self._now_seconds, leaving=leaving)
         self._changed = True
 
     def requeue(self, key: str) -> None:
         """Put a held gang back in line at its old priority and age, and free what it held."""
-        gang = self._let_go(key)
-        if gang is not None:
-            self._waiting.add(gang)
+        held = self._books.holdings.let_go(key)
+        if held is not None:
+            self._line.add(held.gang)
             self._changed = True
+
+    def progress(self, key: str, progress: GangProgress) -> None:
+        """Take in how a held gang does; unknown gangs are ignored."""
+        held = self._books.holdings.get(key)
+        if held is not None:
+            held.progress = progress
+
+    def used(self, queue: str, gpu_seconds: float, joules: float, now_seconds: float) -> None:
+        """Take in what a queue used before this planner lived, decayed to now: `Planner.decayed` of the last one."""
+        self._books.fairness.record(queue, gpu_seconds, joules, now_seconds)
 
     # ---- decisions
 
@@ -134,55 +183,68 @@ class Planner:
             now_seconds: The time, in seconds since the epoch.
 
         Returns:
-            One decision per waiting gang, first in line first; nothing if nothing changed since the last cycle. The
-            same `Wait` may come again: only the caller knows what it has told already.
+            Starts and evictions in the order in which they were decided; then why others wait, for those that were not
+            told yet or wait for another reason than they were told. `waiting` has the present numbers of all.
         """
         self._now_seconds = now_seconds
-        if not self._changed:
+        aged = self._books.account(now_seconds)
+        due = len(self._line) > 0 and now_seconds >= self._look_at_seconds
+        if not (self._changed or aged or due):
             return []
         self._changed = False
-        cycle = Cycle(self._nodes, self._quota)
-        decisions: list[Decision] = []
-        admitted: set[str] = set()
-        positions: dict[str, int] = {}
-        for gang, shape in self._waiting:
-            verdict = cycle.examine(gang, shape)
-            if isinstance(verdict, Fit):
-                placements = _ranks(verdict)
-                self._take_hold(gang, placements)
-                self._last.pop(gang.key, None)
-                admitted.add(gang.key)
-                decisions.append(Admit(gang.key, placements))
-            else:
-                position = positions[gang.queue] = positions.get(gang.queue, 0) + 1
-                wait = Wait(gang.key, verdict.reason, verdict.message, position)
-                self._last[gang.key] = wait
-                decisions.append(wait)
-        self._waiting.remove_all(admitted)
-        return decisions
+        self._look_at_seconds = now_seconds + LOOK_AGAIN_SECONDS
+        outcome = Cycle(
+            self._books,
+            self._line,
+            self._holds,
+            self._memory,
+            kept=self._kept,
+            now_seconds=now_seconds,
+            most_starts=MOST_STARTS,
+        ).run()
+        for decision in outcome.started:
+            self._told.pop(decision.key, None)
+        self._changed |= outcome.more
+        self._kept = outcome.kept
+        return [*outcome.started, *self._news(outcome)]
 
     # ---- questions
 
     def is_waiting(self, key: str) -> bool:
         """Whether a gang is in line."""
-        return self._waiting.get(key) is not None
+        return self._line.get(key) is not None
+
+    def waiting(self, key: str) -> Wait | None:
+        """Why a gang waits, with the numbers of now; None if it does not wait or was not examined yet."""
+        kind = self._line.kind(key)
+        if kind is None:
+            return None
+        refusal = self._apart.get(key) or self._refused.get(kind.key)
+        return None if refusal is None else self._wait(key, refusal)
 
     def held(self, key: str) -> tuple[Placement, ...] | None:
         """Where a held gang is placed; None when it is not held."""
-        found = self._held.get(key)
-        return None if found is None else found[1]
+        held = self._books.holdings.get(key)
+        return None if held is None else held.placements
+
+    def is_leaving(self, key: str) -> bool:
+        """Whether a held gang is ending, for others or by itself."""
+        held = self._books.holdings.get(key)
+        return held is not None and held.leaving
 
     def explain(self, key: str) -> str:
         """Why a gang is where it is, in one sentence, as of the last cycle."""
-        found = self._held.get(key)
-        if found is not None:
-            gang, placements = found
-            where = ", ".join(dict.fromkeys(placement.node for placement in placements)) or "no node"
-            return f"{gang.name} holds {messages.demand(Shape.of(gang))} of queue {gang.queue} on {where}"
-        waiting = self._waiting.get(key)
+        held = self._books.holdings.get(key)
+        if held is not None:
+            gang = held.gang
+            where = ", ".join(dict.fromkeys(place.node for place in held.placements)) or "no node"
+            ends = " and is ending" if held.leaving else ""
+            shape = Shape.of(gang)._replace(workers=len(held.placements), least=len(held.placements))
+            return f"{gang.name} holds {messages.demand(shape)} of queue {gang.queue} on {where}{ends}"
+        waiting = self._line.get(key)
         if waiting is None:
             return "not known to the planner: neither waiting nor held"
-        last = self._last.get(key)
+        last = self.waiting(key)
         if last is None:
             return f"{waiting.name} is in line in queue {waiting.queue} and not examined yet"
         since = max(0, int(self._now_seconds - waiting.created_seconds))
@@ -192,111 +254,130 @@ class Planner:
         )
 
     def queue_usage(self, name: str) -> dict[str, int]:
-        """GPUs that a queue's held gangs and pods use, per model; models without use are left out."""
-        return self._quota.usage(name)
+        """GPUs that a queue's held gangs use, per model, rounded up; models without use are left out."""
+        used = self._books.holdings.usage(name)
+        return {model: -(-milli // WHOLE_GPU_MILLI) for model, milli in used.items()}
 
     def queue_counts(self, name: str) -> QueueCounts:
         """How many gangs of a queue wait and how many are held."""
-        return QueueCounts(waiting=self._waiting.count(name), held=self._held_per_queue.get(name, 0))
+        return QueueCounts(waiting=self._line.count(name), held=self._books.holdings.count(name))
+
+    def queue_report(self, name: str, now_seconds: float) -> QueueReport | None:
+        """Where a queue stands; None for one that does not exist."""
+        held_for = self._holds.charged(self._books, name)
+        return queue_report(self._books, self._line, name, now_seconds, held_for=held_for)
 
     def quota_room(self, queue: str, model: str = ANY_MODEL) -> int:
-        """GPUs of quota that a queue has left for a model, never negative.
+        """GPUs of quota that a queue has left for a model, with what it may borrow; never negative.
 
         Args:
             queue: The queue's name; one that does not exist has no room.
             model: A GPU model, or "Any" for the largest room under any one entry of the quota.
         """
-        state = self._quota.queue(queue)
-        if state is None:
-            return 0
+        tree = self._books.tree
+        entries = [gpu_resource(model)]
         if model == ANY_MODEL:
-            return max(0, *(self._quota.room(queue, entry) for entry in state.nominal), 0)
-        entry = self._quota.entry(queue, model)
-        return 0 if entry is None else max(0, self._quota.room(queue, entry))
+            entries = [entry for entry in tree.accounts(queue) if ":" in entry]
+        rooms = [tree.room(queue, entry) or 0 for entry in entries]
+        return max(0, *rooms, 0) // WHOLE_GPU_MILLI
 
-    def room_for(
-        self,
-        queue: str,
-        *,
-        gpus: int,
-        cpu_milli: int,
-        memory_bytes: int,
-        gpu_models: tuple[str, ...] = (),
-        most: int = 1000,
-    ) -> int:
-        """How many single pods of a size could start now, by quota and by hall, at most `most`.
+    def decayed(self, now_seconds: float) -> dict[str, tuple[float, float]]:
+        """GPU-seconds and joules per queue as they count now in whose turn it is, to be kept over a restart."""
+        return self._books.fairness.decayed(now_seconds)
 
-        Args:
-            queue: The queue to charge; it does not matter without GPUs.
-            gpus: Whole GPUs per pod.
-            cpu_milli: CPU thousandths per pod.
-            memory_bytes: Bytes per pod.
-            gpu_models: Models allowed; empty for any.
-            most: Where to stop counting.
-        """
-        shape = Shape(most, gpus, cpu_milli, memory_bytes, gpu_models if gpus else (), frozenset())
-        free = self._nodes.free()
-        if gpus == 0:
-            return min(most, int(workers_that_fit(free, shape, eligible(self._nodes, shape, "")).sum()))
-        fitting: dict[str, int] = {}
-        for model in self._nodes.models():
-            entry = self._quota.entry(queue, model)
-            if entry is not None and (not gpu_models or model in gpu_models):
-                here = int(workers_that_fit(free, shape, eligible(self._nodes, shape, model)).sum())
-                fitting[entry] = fitting.get(entry, 0) + here
-        by_quota = (min(n, max(0, self._quota.room(queue, e)) // gpus) for e, n in fitting.items())
-        return min(most, sum(by_quota))
+    # ---- what is told
 
-    # ---- what is held
+    def _news(self, outcome: Outcome) -> list[Decision]:
+        """Who is told something: those never told, and those whose reason has changed; now and then new numbers."""
+        self._refused, self._apart = outcome.refused, outcome.apart
+        refresh = self._now_seconds >= self._refresh_at_seconds
+        if refresh:
+            self._refresh_at_seconds = self._now_seconds + REFRESH_SECONDS
+        news: list[Decision] = []
+        fresh = 0
+        for queue in self._line.queues():
+            for kind in self._line.kinds(queue):
+                refusal = outcome.refused.get(kind.key)
+                if refusal is None:
+                    continue
+                news += self._news_of_kind(kind, refusal)
+                if refresh and fresh < _REFRESHED_KINDS:
+                    fresh += 1
+                    news += self._new_numbers(kind, refusal)
+        for key, refusal in outcome.apart.items():
+            if self._line.get(key) is not None and self._told.get(key, ("", ""))[0] != refusal.reason:
+                news.append(self._tell(key, refusal))
+        return news
 
-    def _take_hold(self, gang: GangRequest, placements: tuple[Placement, ...]) -> None:
-        """Hold a gang at its places, and no longer where it was held before."""
-        before = self._held.get(gang.key)
-        with Transaction(self._nodes, self._quota) as transaction:
-            transaction.assume(gang, placements)
-            if before is not None:
-                transaction.release(*before)
-            transaction.commit()
-        if before is not None:
-            self._held_per_queue[before[0].queue] -= 1
-        self._held[gang.key] = (gang, placements)
-        self._held_per_queue[gang.queue] = self._held_per_queue.get(gang.queue, 0) + 1
+    def _news_of_kind(self, kind: Kind, refusal: Refusal) -> list[Decision]:
+        if kind.told != refusal.reason:
+            kind.told = refusal.reason
+            kind.untold.clear()
+            keys = [place[2] for place in kind.line]
+        else:
+            keys = sorted(kind.untold)
+            kind.untold.clear()
+            # A gang that had a reason of its own, and has it no more.
+            keys += [
+                place[2]
+                for place in kind.line[:_REFRESHED_PER_KIND]
+                if place[2] in self._told and self._told[place[2]][0] != refusal.reason
+            ]
+        keys = [key for key in dict.fromkeys(keys) if key not in self._apart]
+        if not keys:
+            return []
+        blockers = _blockers(refusal)
+        return [self._tell(key, refusal, blockers) for key in keys]
 
-    def _let_go(self, key: str) -> GangRequest | None:
-        found = self._held.pop(key, None)
-        if found is None:
-            return None
-        gang, placements = found
-        with Transaction(self._nodes, self._quota) as transaction:
-            transaction.release(gang, placements)
-            transaction.commit()
-        self._held_per_queue[gang.queue] -= 1
-        return gang
+    def _new_numbers(self, kind: Kind, refusal: Refusal) -> list[Decision]:
+        found: list[Decision] = []
+        for _, _, key in kind.line[:_REFRESHED_PER_KIND]:
+            wait = self._wait(key, self._apart.get(key, refusal))
+            if self._told.get(key) not in (None, (wait.reason, wait.message)):
+                self._told[key] = wait.reason, wait.message
+                found.append(wait)
+        return found
 
-    def _take_pod_away(self, pod: PodUsage) -> None:
-        del self._pods[pod.uid]
-        if pod.queue is not None and pod.uid in self._pod_models:
-            self._quota.charge(pod.queue, self._pod_models.pop(pod.uid), Holder.PODS, -pod.gpus, -1)
+    def _tell(self, key: str, refusal: Refusal, blockers: tuple[Blocker, ...] = ()) -> Wait:
+        wait = self._wait(key, refusal, blockers)
+        self._told[key] = wait.reason, wait.message
+        return wait
+
+    def _wait(self, key: str, refusal: Refusal, blockers: tuple[Blocker, ...] = ()) -> Wait:
+        blockers = blockers or _blockers(refusal)
+        return Wait(
+            key,
+            refusal.reason,
+            blockers[0].message,
+            self._line.position(key),
+            refusal.starts_seconds,
+            blockers,
+        )
+
+    # ---- inside
+
+    def _forget_told(self, key: str) -> None:
+        self._told.pop(key, None)
+
+    def _use(self, pod: PodUsage, sign: int) -> None:
         if pod.node:
-            self._pods_on[pod.node].discard(pod.uid)
-            if not self._pods_on[pod.node]:
-                del self._pods_on[pod.node]
-            self._nodes.use(pod.node, Holder.PODS, (-pod.gpus, -pod.cpu_milli, -pod.memory_bytes), -1)
-
-    def _recharge(self, pod: PodUsage) -> None:
-        """Charge a pod of ours to the model of its node, as far as that is known."""
-        if pod.queue is None or pod.gpus == 0:
-            return
-        model = self._nodes.model_of(pod.node)
-        before = self._pod_models.get(pod.uid)
-        if before != model:
-            if before is not None:
-                self._quota.charge(pod.queue, before, Holder.PODS, -pod.gpus, -1)
-            self._quota.charge(pod.queue, model, Holder.PODS, pod.gpus, 1)
-            self._pod_models[pod.uid] = model
+            amounts = (sign * pod.gpus, sign * pod.cpu_milli, sign * pod.memory_bytes)
+            self._books.hall.nodes.use(pod.node, Holder.PODS, amounts, sign)
 
 
-def _ranks(fit: Fit) -> tuple[Placement, ...]:
-    """Number the workers along the chosen nodes."""
-    names = [name for name, workers in fit.nodes for _ in range(workers)]
-    return tuple(Placement(rank, name, fit.model) for rank, name in enumerate(names))
+def _blockers(refusal: Refusal) -> tuple[Blocker, ...]:
+    """Everything that is known to be in the way, in sentences, each once."""
+    return tuple(dict.fromkeys(Blocker(r.reason, r.tell()) for r in refusal.all()))[:_BLOCKERS]
+
+
+def _check(gang: GangRequest) -> None:
+    least = gang.workers if gang.min_workers is None else gang.min_workers
+    if gang.workers < 1 or min(gang.gpus, gang.cpu_milli, gang.memory_bytes) < 0:
+        raise ValueError(f"{gang.name}: workers must be at least 1 and resources not negative")
+    if not 1 <= least <= gang.workers:
+        raise ValueError(f"{gang.name}: min_workers is {least}; it must be from 1 to workers, {gang.workers}")
+    shares = gang.gpu_milli != WHOLE_GPU_MILLI
+    if not 0 < gang.gpu_milli <= WHOLE_GPU_MILLI or (shares and gang.gpus != 1):
+        raise ValueError(
+            f"{gang.name}: gpu_milli is {gang.gpu_milli} with {gang.gpus} GPUs; it must be 1000, or less for 1 GPU"
+        )

@@ -6,6 +6,9 @@ negative: the truth of a restart or of a shrunken node is accepted and accounted
 
 A node that something is accounted on and that is not (yet, or any more) known keeps its column with a total of zero,
 so that usage is right whenever the node comes back under the same name.
+
+A GPU that is shared is taken from the whole ones when its first share comes, and goes back when the last one leaves.
+Only shared GPUs have numbers: which whole ones a pod gets is the kubelet's choice.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from datahall.planning.types import NodeState
+from datahall.planning.types import WHOLE_GPU_MILLI, NodeState
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -44,6 +47,7 @@ class NodeRow:
         pods: Used by pods outside the gangs, same units.
         gangs: Used by held gangs, same units.
         users: How many pods and workers are accounted here.
+        cards: Thousandths in use of each GPU that is shared, by number.
     """
 
     known: bool
@@ -53,6 +57,7 @@ class NodeRow:
     pods: tuple[int, int, int]
     gangs: tuple[int, int, int]
     users: int
+    cards: tuple[tuple[int, int], ...] = ()
 
 
 class NodeArrays:
@@ -71,7 +76,14 @@ class NodeArrays:
         self._schedulable: BoolArray = np.zeros(0, dtype=np.bool_)
         self._known: BoolArray = np.zeros(0, dtype=np.bool_)
         self._users: IntArray = np.zeros(0, dtype=np.int64)
-        self._order: IntArray | None = None
+        self._gpu_watts: IntArray = np.zeros(0, dtype=np.int64)
+        self._cards: IntArray = np.zeros((0, 0), dtype=np.int64)
+        self.version = 0
+        """Grows with every change of what nodes there are, or of what they can give."""
+        self.pods_version = 0
+        """Grows with every change of what pods outside the gangs use."""
+        self.changed: set[int] = set()
+        """Columns whose free amounts may have changed; whoever follows them empties it."""
 
     # ---- deltas
 
@@ -82,8 +94,9 @@ class NodeArrays:
             return False
         self._states[node.name] = node
         column = self._column(node.name)
-        if before is None or (before.rack, before.block) != (node.rack, node.block):
-            self._order = None
+        self.version += 1
+        self.changed.add(column)
+        self._gpu_watts[column] = node.gpu_watts
         self._total[:, column] = (node.gpus, node.cpu_milli, node.memory_bytes)
         self._model[column] = self._models.setdefault(node.gpu_model, len(self._models))
         self._schedulable[column] = node.schedulable
@@ -98,7 +111,8 @@ class NodeArrays:
         self._total[:, column] = 0
         self._schedulable[column] = False
         self._known[column] = False
-        self._order = None
+        self.version += 1
+        self.changed.add(column)
         self._release(name, column)
         return True
 
@@ -107,8 +121,21 @@ class NodeArrays:
         column = self._column(name)
         self._used[holder, :, column] += amounts
         self._users[column] += users
+        self.changed.add(column)
+        if holder is Holder.PODS:
+            self.pods_version += 1
         if users < 0:
             self._release(name, column)
+
+    def use_card(self, name: str, card: int, milli: int) -> None:
+        """Add the use of a share of one GPU by a gang (negative: take it away); only while the node has users."""
+        column = self._column(name)
+        if card >= len(self._cards):
+            self._cards = np.pad(self._cards, ((0, card + 1 - len(self._cards)), (0, 0)))
+        before = int(self._cards[card, column])
+        self._cards[card, column] = after = before + milli
+        self._used[Holder.GANGS, GPU, column] += (after > 0) - (before > 0)
+        self.changed.add(column)
 
     # ---- views; arrays are copies or must not be written to
 
@@ -176,16 +203,21 @@ class NodeArrays:
         """Columns of nodes that exist."""
         return self._known[: self._columns]
 
-    def order(self) -> IntArray:
-        """Rank of each column by block, rack and name: the tie-break that keeps neighbours together."""
-        if self._order is None:
-            states = self._states
-            ranked = sorted((s.block or "", s.rack or "", name) for name, s in states.items())
-            order = np.full(self._columns, len(ranked), dtype=np.int64)
-            for rank, (_, _, name) in enumerate(ranked):
-                order[self._column_of[name]] = rank
-            self._order = order
-        return self._order
+    @property
+    def gpu_watts(self) -> IntArray:
+        """Power cap of one GPU of each column, in watts; 0 where it is not known."""
+        return self._gpu_watts[: self._columns]
+
+    @property
+    def pieces(self) -> IntArray:
+        """Thousandths free of each GPU that is shared, [card, column]; 0 for those that are not."""
+        cards = self._cards[:, : self._columns]
+        return np.where(cards > 0, (WHOLE_GPU_MILLI - cards).clip(0), 0)
+
+    def cards(self, column: int) -> dict[int, int]:
+        """Thousandths in use of each GPU of a node that is shared, by number."""
+        used = self._cards[:, column]
+        return {int(card): int(used[card]) for card in np.flatnonzero(used)}
 
     def rows(self) -> dict[str, NodeRow]:
         """The accounts of every node that has a column, by name."""
@@ -203,6 +235,7 @@ class NodeArrays:
                 pods=triple(self._used[Holder.PODS, :, c]),
                 gangs=triple(self._used[Holder.GANGS, :, c]),
                 users=int(self._users[c]),
+                cards=tuple(self.cards(c).items()),
             )
             for name, c in self._column_of.items()
         }
@@ -223,7 +256,6 @@ class NodeArrays:
             self._columns += 1
             self._names.append(name)
         self._column_of[name] = column
-        self._order = None
         return column
 
     def _release(self, name: str, column: int) -> None:
@@ -233,6 +265,7 @@ class NodeArrays:
         del self._column_of[name]
         self._names[column] = ""
         self._used[:, :, column] = 0
+        self._cards[:, column] = 0
         self._users[column] = 0
         self._model[column] = 0
         self._unused.append(column)
@@ -245,3 +278,5 @@ class NodeArrays:
         self._schedulable = np.pad(self._schedulable, (0, more))
         self._known = np.pad(self._known, (0, more))
         self._users = np.pad(self._users, (0, more))
+        self._gpu_watts = np.pad(self._gpu_watts, (0, more))
+        self._cards = np.pad(self._cards, ((0, 0), (0, more)))

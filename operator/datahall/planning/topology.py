@@ -13,26 +13,17 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Hashable
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from datahall.planning.state import BoolArray, IntArray
+from datahall.planning.types import Level
 
 FloatArray = npt.NDArray[np.float64]
 
 NOWHERE = -1
 """The number of no domain: columns without a known node."""
-
-
-class Level(IntEnum):
-    """Levels of the tree, tightest first."""
-
-    HOST = 0
-    RACK = 1
-    BLOCK = 2
-    HALL = 3
 
 
 @dataclass(frozen=True, slots=True)

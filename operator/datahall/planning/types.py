@@ -1,17 +1,29 @@
 """The words the planner speaks: what it is told, and what it answers.
 
-Everything is a frozen value. Amounts are plain integers with the unit in the name: whole GPUs, CPU thousandths
-(`cpu_milli`), bytes. Points in time are seconds since the epoch and always come from the caller.
+Everything is a frozen value. Amounts are plain integers with the unit in the name: GPUs, GPU thousandths (`gpu_milli`),
+CPU thousandths (`cpu_milli`), bytes, watts. Points in time are seconds since the epoch and always come from the caller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
 
 ANY_MODEL = "Any"
 """The quota entry that covers every GPU model without an entry of its own."""
+
+WHOLE_GPU_MILLI = 1000
+"""GPU thousandths of a whole GPU."""
+
+
+class Level(IntEnum):
+    """Levels of the hall's tree, tightest first."""
+
+    HOST = 0
+    RACK = 1
+    BLOCK = 2
+    HALL = 3
 
 
 class WaitReason(StrEnum):
@@ -22,17 +34,45 @@ class WaitReason(StrEnum):
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     """The queue exists, and does not serve the gang's namespace."""
     QUOTA_EXCEEDED = "QuotaExceeded"
-    """The queue's quota is in use; it starts when running work of the queue ends."""
+    """The queue's quota, and what it may borrow, is in use."""
+    BORROWED_AWAY = "BorrowedAway"
+    """It is within the queue's own nominal quota, which others have borrowed."""
+    QUOTA_TOO_SMALL = "QuotaTooSmall"
+    """The whole quota of the queue, with all that it may borrow, is less than it needs."""
+    POWER_BUDGET = "PowerBudget"
+    """The watts of its queue, or of a power domain, are reserved."""
+    ENERGY_BUDGET = "EnergyBudget"
+    """The joules that its queue may spend in a day are spent."""
     INSUFFICIENT_GPUS = "InsufficientGPUs"
     """The queue has quota, and the hall has too few free GPUs in the right places."""
     INSUFFICIENT_RESOURCES = "InsufficientResources"
     """GPUs are there (or none are needed); CPU or memory beside them is not."""
+    NO_ONE_DOMAIN = "NoOneDomain"
+    """There is room, and not in the one rack, block or host that is required."""
     NEVER_FITS = "NeverFits"
     """Not even an empty hall would hold it as things stand."""
-    QUOTA_TOO_SMALL = "QuotaTooSmall"
-    """The whole quota of the queue is less than it needs."""
     BEHIND_OTHERS = "BehindOthers"
-    """It would fit, and what it would take is kept for a gang ahead of it."""
+    """Quota is there, and kept for a gang ahead of it."""
+    RESERVED = "Reserved"
+    """It would fit, and room is kept for a gang ahead of it."""
+    MAKING_ROOM = "MakingRoom"
+    """Others are ending for it; it starts when they have gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a queue may hold of one resource.
+
+    Attributes:
+        nominal: Its own quota. Not lent for good: whoever borrowed it gives it back.
+        borrowing_limit: The most it (with everything beneath it) may use beyond its quota; None for as much as there
+            is, 0 for nothing.
+        lending_limit: The most of its quota that others may use while it is idle; None for all of it.
+    """
+
+    nominal: int
+    borrowing_limit: int | None = None
+    lending_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +89,8 @@ class NodeState:
         rack: The rack it stands in, if known.
         block: The block (network island) of that rack, if known.
         schedulable: False when cordoned or not ready: nothing new is placed there, what runs there still counts.
+        gpu_watts: The power cap of each of its GPUs, in watts; 0 where it is not known.
+        power_domain: The power domain that feeds it; None for none.
     """
 
     name: str
@@ -59,19 +101,20 @@ class NodeState:
     rack: str | None = None
     block: str | None = None
     schedulable: bool = True
+    gpu_watts: int = 0
+    power_domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PodUsage:
-    """A pod outside every held gang: a foreign pod, a daemon, or a replica of an inference service.
+    """A pod outside every gang: a foreign pod or a daemon.
 
     Attributes:
         uid: The pod's UID.
-        node: The node it is bound to; "" while it has none (it then only counts against its queue).
+        node: The node it is bound to.
         gpus: Whole GPUs it requests.
         cpu_milli: CPU it requests, in thousandths of a core.
         memory_bytes: Memory it requests, in bytes.
-        queue: The queue whose quota it counts against; None for pods that are not ours.
     """
 
     uid: str
@@ -79,28 +122,37 @@ class PodUsage:
     gpus: int
     cpu_milli: int
     memory_bytes: int
-    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """A queue: how many GPUs its gangs and replicas may hold together, and who may use it.
+    """A node of the quota tree: what its gangs may hold together, and who may use it.
 
     Attributes:
         name: The queue's name.
-        nominal: GPUs per model. The entry "Any" covers each model without an entry of its own, all of them together.
-            A model without an entry, in a queue without "Any", has no quota.
+        gpus: Limits per GPU model, in whole GPUs. The entry "Any" covers each model without an entry of its own, all
+            of them together. A model without an entry, in a queue without "Any", has only what is borrowed.
+        parent: The queue it borrows from and lends to; "" for a root.
+        weight: Its part of what is contended, relative to its siblings; greater than 0.
+        watts: Limits of reserved watts; None for no limit.
+        joules_per_day: Limits of joules spent in 24 hours; None for no limit.
         namespaces: Namespaces that may use the queue; empty means every namespace.
+        minimum_run_seconds: How long a gang of the queue runs before it may be ended for another.
     """
 
     name: str
-    nominal: Mapping[str, int]
+    gpus: Mapping[str, Limits] = field(default_factory=dict)
+    parent: str = ""
+    weight: float = 1.0
+    watts: Limits | None = None
+    joules_per_day: Limits | None = None
     namespaces: frozenset[str] = frozenset()
+    minimum_run_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class GangRequest:
-    """A gang: `workers` equal pods that start together or not at all.
+    """A gang: equal pods that start together or not at all. A replica of a service is a gang of one.
 
     Attributes:
         key: Identity of the gang for the caller, never shown to people.
@@ -109,13 +161,20 @@ class GangRequest:
         queue: The queue it asks for GPUs.
         priority: Higher goes first.
         created_seconds: When it was created, seconds since the epoch; older goes first within a priority.
-        workers: How many pods.
-        gpus: Whole GPUs per worker; 0 is legal.
+        workers: How many pods it starts with where they fit.
+        gpus: GPUs per worker; 0 is legal.
         gpu_models: Models it may run on, in order of preference; empty means any. All workers of a gang get the same
             model. Without meaning when `gpus` is 0.
         cpu_milli: CPU per worker, in thousandths of a core.
         memory_bytes: Memory per worker, in bytes.
+        min_workers: The fewest pods it starts with; None for all of them.
+        gpu_milli: Thousandths of each GPU: 1000 for whole ones; less, with `gpus` of 1, for a share of one GPU.
+        level: The level of the hall's tree of which one domain is asked for; None for anywhere.
+        required: Whether more than one domain of that level will not do.
         avoid_nodes: Nodes it must not be placed on, such as those where its last start failed.
+        preemptible: Whether it may be ended for another; False for replicas of a service.
+        evictions: How often it was ended for others before.
+        run_seconds: How long it will run once started, at most; None if nobody knows.
     """
 
     key: str
@@ -129,7 +188,31 @@ class GangRequest:
     gpu_models: tuple[str, ...]
     cpu_milli: int
     memory_bytes: int
+    min_workers: int | None = None
+    gpu_milli: int = WHOLE_GPU_MILLI
+    level: Level | None = None
+    required: bool = False
     avoid_nodes: frozenset[str] = frozenset()
+    preemptible: bool = True
+    evictions: int = 0
+    run_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GangProgress:
+    """How a held gang does. It changes all the time, and changes nothing that is held.
+
+    Attributes:
+        started_seconds: When it started, seconds since the epoch.
+        saved_seconds: When what it would go on from was saved; None if nothing was yet.
+        end_seconds: When it is expected to end, from its measured step rate; None if nobody knows.
+        restart_seconds: What a restart takes.
+    """
+
+    started_seconds: float
+    saved_seconds: float | None = None
+    end_seconds: float | None = None
+    restart_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +223,13 @@ class Placement:
         rank: The worker's rank, from 0.
         node: The node's name.
         gpu_model: Model of the GPUs it gets there, which is what its queue is charged for; "" with no GPUs.
+        card: The shared GPU of the node that it gets a share of, by number; None for whole GPUs or none.
     """
 
     rank: int
     node: str
     gpu_model: str
+    card: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +239,40 @@ class Admit:
     Attributes:
         key: The gang's key.
         placements: One for each worker, by rank.
+        spread: How it is spread, for people, such as "on one rack".
     """
 
     key: str
     placements: tuple[Placement, ...]
+    spread: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Decision: end this gang so that another starts. It saves first; the caller tells when it is gone.
+
+    Attributes:
+        key: The gang to end.
+        preemptor: Key of the gang that it makes room for.
+        message: What happens, for a person, with numbers.
+    """
+
+    key: str
+    preemptor: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """One of the things that keep a gang from starting.
+
+    Attributes:
+        reason: For a program.
+        message: For a person, with numbers.
+    """
+
+    reason: WaitReason
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +285,19 @@ class Wait:
         message: Why, for a person, with numbers. They move as others come and go: compare `reason` to find out
             whether something really changed.
         position: Place among the waiting gangs of its queue; 1 is next.
+        starts_seconds: When it is expected to start, seconds since the epoch; None if nobody knows.
+        blockers: Everything that is known to be in its way, most important first; the first says what `message` says.
     """
 
     key: str
     reason: WaitReason
     message: str
     position: int
+    starts_seconds: float | None = None
+    blockers: tuple[Blocker, ...] = ()
 
 
-Decision = Admit | Wait
+Decision = Admit | Evict | Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,3 +311,48 @@ class QueueCounts:
 
     waiting: int
     held: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueEntry:
+    """What a queue holds of one resource.
+
+    Attributes:
+        nominal: Its own quota.
+        used: What its own gangs hold.
+        borrowed: How much of that is beyond its nominal.
+        available: What one more gang could take, by quota; None for no limit.
+    """
+
+    nominal: int
+    used: int
+    borrowed: int
+    available: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueReport:
+    """Where a queue stands.
+
+    Attributes:
+        gpus: Per entry of its quota ("H100", "Any"), and per model in use without one, in whole GPUs rounded up.
+        watts: Reserved watts.
+        joules: Joules in the last 24 hours.
+        share: Its dominant share of the hall beyond nominal, by weight, over the last half-life: the smallest goes
+            first.
+        total_share: Its dominant share of the hall, by weight.
+        waiting: Gangs that wait.
+        held: Gangs that hold their place.
+        parent: The queue it really borrows from; "" for a root and for one that stands alone.
+        trouble: What is wrong with its place in the tree, for people; "" for nothing.
+    """
+
+    gpus: Mapping[str, QueueEntry]
+    watts: QueueEntry
+    joules: QueueEntry
+    share: float
+    total_share: float
+    waiting: int
+    held: int
+    parent: str
+    trouble: str

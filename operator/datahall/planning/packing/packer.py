@@ -30,6 +30,8 @@ class Candidates:
         after: States of the nodes with the pod, [way, column].
         gpu: The shared GPU, [way]; -1 where the pod takes whole GPUs or none.
         alike: How many GPUs of the node would do as well as this one, [way].
+        numbers: The states' numbers in the table that the rule is asked about, [state], so that what it worked out for
+            a state need not be worked out again; None if they are in none.
     """
 
     states: Rows
@@ -37,6 +39,7 @@ class Candidates:
     after: Rows
     gpu: Ints
     alike: Ints
+    numbers: Ints | None = None
 
     @property
     def before(self) -> Rows:
@@ -108,7 +111,12 @@ class Place:
 
 
 def ways_to_place(
-    pod: PodClass, rows: Rows, allowed: npt.NDArray[np.bool_], *, tightest_only: bool = False
+    pod: PodClass,
+    rows: Rows,
+    allowed: npt.NDArray[np.bool_],
+    *,
+    numbers: Ints | None = None,
+    tightest_only: bool = False,
 ) -> Candidates:
     """Every different way in which a pod fits nodes in the given states.
 
@@ -144,7 +152,7 @@ def ways_to_place(
         whole = before[:, FREE:] == WHOLE
         taken = whole & (whole.cumsum(axis=1) <= pod.gpus)
         after[:, FREE:][taken] = 0
-    return Candidates(rows, where, after, gpu, alike)
+    return Candidates(rows, where, after, gpu, alike, numbers)
 
 
 class _Table:
@@ -192,20 +200,23 @@ class _Table:
         states = self._states
         if self._seen == len(states.log):
             return
-        fresh = [s for s in dict.fromkeys(states.log[self._seen :]) if states.count[s] and s not in self._has]
+        logged = set(states.log[self._seen :]) - self._has
         self._seen = len(states.log)
-        if not fresh:
+        fresh: Ints = np.array(sorted(logged), dtype=np.int64)
+        fresh = fresh[np.flatnonzero(states.count[fresh])]
+        if len(fresh) == 0:
             return
-        self._has.update(fresh)
+        self._has.update(fresh.tolist())
         tightest = self._rule.tightest_gpu_only
-        ways = ways_to_place(self._pod, states.rows[fresh], self._allowed, tightest_only=tightest)
+        rows = states.rows[fresh]
+        ways = ways_to_place(self._pod, rows, self._allowed, numbers=fresh, tightest_only=tightest)
         if len(ways) == 0:
             return
         features = self._rule.features(self._pod, ways)
         self._make_room(len(ways), features)
         assert self._features is not None
         new = slice(self._size, self._size + len(ways))
-        self.state[new] = np.array(fresh)[ways.state]
+        self.state[new] = fresh[ways.state]
         self.piece[new] = ways.states[ways.state, FREE + ways.gpu] if self._pod.shares else 0
         self.after[new] = ways.after
         self._kind[new] = ways.states[ways.state, KIND]

@@ -18,8 +18,10 @@ from typing_extensions import override
 from datahall.planning.packing.demand import Floats, Mix, PodClass
 from datahall.planning.packing.packer import Candidates, Known, Rule
 from datahall.planning.packing.prices import PriceModel, Prices
-from datahall.planning.packing.states import CPU, FREE, KIND, MEMORY, WHOLE, NodeKind, NodeStates, Rows
+from datahall.planning.packing.states import CPU, FREE, KIND, MEMORY, WHOLE, Ints, NodeKind, NodeStates, Rows
 from datahall.planning.packing.watts import WattModel
+
+Counts = npt.NDArray[np.int16]
 
 _MOST_SLOTS = 4096
 _ROOT = np.sqrt(np.arange(_MOST_SLOTS + 1, dtype=np.float32))
@@ -44,11 +46,12 @@ class Slots:
             classes: The classes; each takes GPU.
             kinds: The builds of nodes.
         """
+        # By column: how many pods one unit of it is enough for, and how many fit without any.
         self._limits = [
-            (column, np.maximum(asked, 1), np.where(asked == 0, _MOST_SLOTS, 0))
+            (column, 1.0 / np.maximum(asked, 1), np.where(asked == 0, float(_MOST_SLOTS), 0.0))
             for column, asked in (
-                (CPU, np.array([pod.cpu_milli for pod in classes], dtype=np.int32)),
-                (MEMORY, np.array([pod.memory_mib for pod in classes], dtype=np.int32)),
+                (CPU, np.array([pod.cpu_milli for pod in classes])),
+                (MEMORY, np.array([pod.memory_mib for pod in classes])),
             )
         ]
         self._gpus = np.array([pod.gpus for pod in classes], dtype=np.int16)
@@ -59,18 +62,45 @@ class Slots:
         milli = np.array([pod.gpu_milli for pod in classes], dtype=np.int16)
         self._per_piece = (np.arange(WHOLE + 1)[:, None] // milli).astype(np.int16)
 
-    def of(self, rows: Rows) -> npt.NDArray[np.int32]:
-        """Slots of each class on nodes in the given states, [row, class]."""
+    def of(self, rows: Rows) -> Counts:
+        """Slots of each class on nodes in the given states, [row, class]; at most 4,096."""
         slots = self._per_piece[rows[:, FREE]]
         for column in range(FREE + 1, rows.shape[1]):
             slots += self._per_piece[rows[:, column]]
         if self._several:
             slots //= self._gpus
-        counts = np.minimum(slots, _MOST_SLOTS, dtype=np.int32)
-        for column, asked, unlimited in self._limits:
-            np.minimum(counts, rows[:, column, None] // asked + unlimited, out=counts)
-        counts[self._barred[rows[:, KIND]]] = 0
-        return counts
+        np.minimum(slots, _MOST_SLOTS, out=slots)
+        for column, per_unit, unlimited in self._limits:
+            # Whole numbers as floats: half a unit more keeps an exact quotient from falling below its whole number,
+            # and never reaches the next. Division of integers would take most of a replay's time.
+            fitting = (rows[:, column, None] + 0.5) * per_unit
+            fitting += unlimited
+            np.minimum(fitting, _MOST_SLOTS, out=fitting)
+            np.minimum(slots, fitting.astype(np.int16), out=slots)
+        slots[self._barred[rows[:, KIND]]] = 0
+        return slots
+
+
+class _SlotsByState:
+    """Slots of each class by number of state, counted when first asked for."""
+
+    def __init__(self, slots: Slots, classes: int) -> None:
+        self._slots = slots
+        self._known: npt.NDArray[np.bool_] = np.zeros(256, dtype=np.bool_)
+        self._counts: Counts = np.zeros((256, classes), dtype=np.int16)
+
+    def of(self, numbers: Ints | None, rows: Rows) -> Counts:
+        """Slots on nodes in the states of these numbers, which are these rows, [state, class]."""
+        if numbers is None:
+            return self._slots.of(rows)
+        while len(self._known) <= int(numbers.max(initial=0)):
+            self._known = np.concatenate([self._known, np.zeros_like(self._known)])
+            self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+        new = np.flatnonzero(~self._known[numbers])
+        if len(new):
+            self._counts[numbers[new]] = self._slots.of(rows[new])
+            self._known[numbers[new]] = True
+        return self._counts[numbers]
 
 
 class SlotValue(Rule):
@@ -93,6 +123,7 @@ class SlotValue(Rule):
         using = [i for i, pod in enumerate(told.classes) if pod.gpus]
         self.version = 0
         self._slots = Slots([told.classes[i] for i in using], kinds)
+        self._slots_by_state = _SlotsByState(self._slots, len(using))
         self._popularity = told.shares[using]
         self._weights: Floats = self._popularity.copy()
         self._gpu_milli = np.array([kind.gpus * WHOLE for kind in kinds])
@@ -106,7 +137,7 @@ class SlotValue(Rule):
     @override
     def features(self, pod: PodClass, ways: Candidates) -> Floats:
         change = _ROOT[self._slots.of(ways.after)]
-        change -= _ROOT[self._slots.of(ways.states)][ways.state]
+        change -= _ROOT[self._slots_by_state.of(ways.numbers, ways.states)][ways.state]
         if self._watts is None:
             return change
         added = self._watts.of(ways.after) - self._watts.of(ways.before)
@@ -132,7 +163,8 @@ class SlotValue(Rule):
         """Weigh classes anew, and price pieces anew once the hall is fuller or emptier by a quarter."""
         occupied = states.occupied()
         rows, count = states.rows[occupied], states.count[occupied]
-        weights = self._popularity / (1.0 + count @ self._slots.of(rows))
+        left = count.astype(np.float64) @ self._slots_by_state.of(occupied, rows)
+        weights = self._popularity / (1.0 + left)
         self._weights = (weights / max(weights.sum(), 1e-12)).astype(np.float32)
         self.version += 1
         idle_milli = int(rows[:, FREE:].sum(axis=1) @ count)

@@ -24,16 +24,20 @@ def quantity(resource: str, amount: int) -> str:
     return f"{amount} {resource}"
 
 
-def refused(refusal: Refused, *, spec: QueueSpec | None = None, gives_back: Sequence[str] = ()) -> str:
+def refused(
+    refusal: Refused, *, spec: QueueSpec | None = None, gives_back: Sequence[str] = (), need: str = ""
+) -> str:
     """Why quota refuses, with numbers.
 
     Args:
         refusal: The refusal.
         spec: The queue that was asked, for the entries that it has.
         gives_back: Queues that hold what is missing, and give it back.
+        need: What is asked for, such as "2 x 8 GPUs"; the amount of the refused resource follows it.
     """
     queue, resource = refusal.queue, refusal.resource
-    need = f"needs {_needed(resource, refusal.asked)}"
+    amount = _needed(resource, refusal.asked)
+    need = f"needs {need}, {amount}" if need and need != amount else f"needs {amount}"
     if refusal.reason == RefusalReason.QUEUE_NOT_FOUND:
         return f'{need}; there is no queue "{queue}"'
     if refusal.reason == RefusalReason.NOT_GRANTED:

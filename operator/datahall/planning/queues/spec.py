@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from datahall.planning.types import ANY_MODEL
+from datahall.planning.types import ANY_MODEL, Limits
 
 WATTS = "watts"
 """Power that is reserved, in watts."""
@@ -26,22 +26,6 @@ JOULES_PER_DAY = "joules_per_day"
 
 Amounts = Mapping[str, int]
 """Resource to amount."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a queue may hold of one resource.
-
-    Attributes:
-        nominal: Its own quota. Not lent for good: whoever borrowed it gives it back.
-        borrowing_limit: The most it (with everything beneath it) may use beyond its quota; None for as much as there
-            is, 0 for nothing.
-        lending_limit: The most of its quota that others may use while it is idle; None for all of it.
-    """
-
-    nominal: int
-    borrowing_limit: int | None = None
-    lending_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,11 @@ class QueueTree:
         links = chain(node, resource)
         return room(links) if links else None
 
+    def entry(self, queue: str, resource: str) -> str:
+        """The entry of a queue under which a resource is accounted."""
+        node = self._nodes.get(queue)
+        return resource if node is None else node.route(resource)
+
     def spec(self, name: str) -> QueueSpec | None:
         """What a queue is granted, if it exists."""
         node = self._nodes.get(name)

@@ -1,0 +1,576 @@
+"""Whether a gang may start now, and where: quota, power and room, in that order; and if not, why.
+
+One `Judge` lasts for one pass of decisions. Within a pass room only shrinks, so what failed once fails again: verdicts
+are kept, and thousands of like gangs cost one examination. Sentences are made only for those that are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from datahall.planning import messages, placing_messages
+from datahall.planning.backfill import Need, Reservation, reserve
+from datahall.planning.books import Books
+from datahall.planning.fitting import eligible, has_model, lasting, limited_by_power, slots
+from datahall.planning.holdings import gpu_resource
+from datahall.planning.packing.demand import PodClass
+from datahall.planning.placing import NoPlace, Placing, holds, place
+from datahall.planning.power_tree import refused_text
+from datahall.planning.queues import messages as queue_messages
+from datahall.planning.queues.reclaim import reclaimable
+from datahall.planning.queues.spec import JOULES_PER_DAY, WATTS
+from datahall.planning.queues.verdicts import Fits, RefusalReason, Refused
+from datahall.planning.shape import Shape
+from datahall.planning.state import GPU, BoolArray, IntArray
+from datahall.planning.topology import Domain
+from datahall.planning.types import GangRequest, Level, WaitReason
+from datahall.planning.waiting import KindKey
+
+_HOUR_SECONDS = 3600
+"""A gang is started only if its queue's budget of joules lasts it for an hour."""
+
+Tell = Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """Where a gang goes.
+
+    Attributes:
+        model: The GPU model of all its workers; "" without GPUs.
+        placing: Nodes and workers.
+    """
+
+    model: str
+    placing: Placing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refusal:
+    """Why a gang does not start in this pass.
+
+    Attributes:
+        reason: For a program.
+        tell: Makes the sentence for a person.
+        starts_seconds: When it is expected to start, if that is known.
+        short_of: The quota that it lacks, if that is what it lacks.
+        model: The GPU model for which it was found.
+        beside: Further reasons, less important.
+    """
+
+    reason: WaitReason
+    tell: Tell
+    starts_seconds: float | None = None
+    short_of: Refused | None = None
+    model: str = ""
+    beside: tuple[Refusal, ...] = ()
+
+    def all(self) -> Iterator[Refusal]:
+        """This reason and all that are less important."""
+        yield self
+        for other in self.beside:
+            yield from other.all()
+
+    def with_beside(self, further: Refusal) -> Refusal:
+        """The same with one more reason."""
+        return replace(self, beside=(*self.beside, further))
+
+    def starting(self, reservation: Reservation, now_seconds: float) -> Refusal:
+        """The same for the gang that room is reserved for: with the time at which it starts."""
+        said = self.tell
+
+        def tell() -> str:
+            return f"{said()}; {placing_messages.would_start(reservation, now_seconds)}"
+
+        return replace(self, tell=tell, starts_seconds=reservation.at_seconds)
+
+
+@dataclass(slots=True, eq=False)
+class Kept:
+    """Room in the hall that is kept for a gang ahead.
+
+    Attributes:
+        gang: The gang.
+        kind: Its kind.
+        model: The GPU model it is kept on.
+        reservation: Where, and from when on.
+        nodes: Names of the reservation's columns, which may be other nodes' later.
+    """
+
+    gang: GangRequest
+    kind: KindKey
+    model: str
+    reservation: Reservation
+    nodes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is true as long as the hall's nodes and foreign pods do not change."""
+
+    version: tuple[int, int] = (-1, -1)
+    ever: dict[tuple[Shape, str], bool] = field(default_factory=dict)
+    lasting: dict[tuple[Shape, str], bool] = field(default_factory=dict)
+    columns: dict[tuple[frozenset[str], str, bool], BoolArray] = field(default_factory=dict)
+    caps: dict[str, int] = field(default_factory=dict)
+
+
+class Judge:
+    """What one pass knows."""
+
+    def __init__(self, books: Books, memory: Memory, *, held_back: IntArray, now_seconds: float) -> None:
+        """Begin a pass.
+
+        Args:
+            books: The planner's memory; changed by the caller as gangs are admitted, followed by `changed`.
+            memory: What the last passes found out about the hall.
+            held_back: What is held for gangs for which others are ending, [resource, column].
+            now_seconds: The time, in seconds since the epoch.
+        """
+        self._books = books
+        self._hall = books.hall
+        self._now = now_seconds
+        self._held_back = held_back
+        nodes = self._hall.nodes
+        version = (nodes.version, nodes.pods_version)
+        if memory.version != version:
+            memory.version = version
+            memory.ever, memory.lasting, memory.columns, memory.caps = {}, {}, {}, {}
+        self._memory = memory
+        self._models = nodes.models()
+        self._failed: set[tuple[Shape, str, bool]] = set()
+        self._kept_quota: dict[tuple[str, str], int] = {}
+        self._first_keeper: dict[tuple[str, str], GangRequest] = {}
+        self._closed: dict[tuple[str, str], GangRequest] = {}
+        self.kept: Kept | None = None
+        self.changed()
+
+    def hold_back(self, amounts: IntArray) -> None:
+        """Hold other amounts back from now on, [resource, column]."""
+        self._held_back = amounts
+        self._failed.clear()
+        self.changed()
+
+    def changed(self) -> None:
+        """Look at the hall anew: a gang was admitted, or what is held back has changed."""
+        nodes = self._hall.nodes
+        self.free = nodes.free() - self._held_back
+        self.pieces = nodes.pieces
+        self._busy = (nodes.pods[GPU] + nodes.gangs[GPU] + self._held_back[GPU]) > 0
+
+    # ---- the judgement
+
+    def judge(
+        self, kind: KindKey, gang: GangRequest, *, stay: Domain | None = None, holding: bool = False
+    ) -> Fit | Refusal:
+        """Say where a gang would start now, or why it does not. The caller applies a fit before the next call.
+
+        Args:
+            kind: Its kind.
+            gang: The gang.
+            stay: The domain that was cleared for it, if one was.
+            holding: Whether room is being made for it: what others keep does not bind it.
+        """
+        queue = self._books.queues.get(kind.queue)
+        if queue is None:
+            names = self._books.tree.names()
+            return Refusal(WaitReason.QUEUE_NOT_FOUND, lambda: messages.queue_not_found(kind.queue, names))
+        if queue.namespaces and kind.namespace not in queue.namespaces:
+            return Refusal(
+                WaitReason.NAMESPACE_NOT_ALLOWED,
+                lambda: messages.namespace_not_allowed(kind.queue, kind.namespace, queue.namespaces),
+            )
+        shape = kind.shape
+        models = [model for model in self._allowed_models(shape) if self._fits_ever(shape, model)]
+        if not models:
+            return Refusal(WaitReason.NEVER_FITS, lambda: messages.never_in_hall(self._hall, shape))
+        refusals: list[Refusal] = []
+        best: tuple[tuple[int, int], Fit] | None = None
+        for model in models:
+            workers = self._by_quota(kind, model, holding=holding)
+            found = (
+                self._by_room(kind, gang, model, workers, stay=stay, holding=holding)
+                if isinstance(workers, int)
+                else workers
+            )
+            if isinstance(found, Refusal):
+                refusals.append(found)
+                continue
+            if shape.models or not shape.gpus:
+                return found
+            rank = self._leftover(found), len(found.placing.columns)
+            if best is None or rank < best[0]:
+                best = rank, found
+        if best is not None:
+            return best[1]
+        first = min(refusals, key=lambda refusal: _NEAREST.index(refusal.reason))
+        others = tuple(refusal for refusal in refusals if refusal is not first)
+        return Refusal(
+            first.reason, first.tell, first.starts_seconds, first.short_of, first.model, first.beside + others
+        )
+
+    def keep(self, kind: KindKey, gang: GangRequest, refusal: Refusal) -> None:
+        """Keep from those behind it what a refused gang will need, if it can start once others end."""
+        shape, model = kind.shape, refusal.model
+        if refusal.reason in _HOPELESS or not self._fits_lasting(shape, model):
+            return
+        if refusal.short_of is not None and not refusal.short_of.ever:
+            return
+        tree = self._books.tree
+        for resource, unit in self.units(kind, model).items():
+            if resource == JOULES_PER_DAY:
+                continue
+            entry = (kind.queue, tree.entry(kind.queue, resource))
+            self._kept_quota[entry] = self._kept_quota.get(entry, 0) + unit * shape.least
+            self._first_keeper.setdefault(entry, gang)
+        short = refusal.short_of
+        if short is not None and short.where != kind.queue and short.resource != JOULES_PER_DAY:
+            self._closed.setdefault((short.where, short.resource), gang)
+
+    def reserve(
+        self, kind: KindKey, gang: GangRequest, model: str, *, previous: Reservation | None
+    ) -> Kept | None:
+        """Keep room in the hall for a gang that has quota and no room; None if it would not even fit in time."""
+        shape = kind.shape
+        if not self._fits_lasting(shape, model):
+            return None
+        need = Need(shape.demand(), shape.array, self.columns(shape, model, kind.queue))
+        found = reserve(
+            self._hall.topology,
+            self.free,
+            self._books.holdings.running(self._now),
+            need,
+            now_seconds=self._now,
+            previous=previous,
+        )
+        if isinstance(found, NoPlace):
+            return None
+        nodes = tuple(self._hall.nodes.name(column) for column in found.columns.tolist())
+        self.kept = Kept(gang, kind, model, found, nodes)
+        return self.kept
+
+    def admitted(self, kind: KindKey, gang: GangRequest, fit: Fit) -> None:
+        """A gang starts: what is spare on reserved columns shrinks."""
+        kept = self.kept
+        if kept is None:
+            return
+        if kept.gang.key == gang.key:
+            self.kept = None
+            return
+        end = self._end(kind)
+        kept.reservation = kept.reservation.after(fit.placing, end, kind.shape.array)
+
+    # ---- quota
+
+    def units(self, kind: KindKey, model: str) -> dict[str, int]:
+        """What one worker takes of the queue's quota on a GPU model, by resource."""
+        shape = kind.shape
+        if shape.gpus == 0:
+            return {}
+        units = {gpu_resource(model): shape.worker_gpu_milli}
+        watts = self.worker_watts(shape, model)
+        if watts:
+            units[WATTS] = watts
+            if self._books.tree.room(kind.queue, JOULES_PER_DAY) is not None:
+                units[JOULES_PER_DAY] = watts * _HOUR_SECONDS
+        return units
+
+    def worker_watts(self, shape: Shape, model: str) -> int:
+        """What one worker reserves at most on a GPU model, in watts; 0 where caps are not known."""
+        if shape.gpus == 0:
+            return 0
+        cap = self._memory.caps.get(model)
+        if cap is None:
+            nodes = self._hall.nodes
+            cap = int(nodes.gpu_watts[has_model(nodes, shape, model)].max(initial=0))
+            self._memory.caps[model] = cap
+        return -(-cap * shape.worker_gpu_milli // 1000)
+
+    def _by_quota(self, kind: KindKey, model: str, *, holding: bool) -> int | Refusal:
+        """How many workers quota allows on a model, at least `least`; or why not that many."""
+        shape, tree = kind.shape, self._books.tree
+        units = self.units(kind, model)
+        workers = shape.workers
+        for resource, unit in units.items():
+            room = tree.room(kind.queue, resource)
+            if room is not None:
+                entry = (kind.queue, tree.entry(kind.queue, resource))
+                kept = 0 if holding else self._kept_quota.get(entry, 0)
+                workers = min(workers, (room - kept) // unit)
+        if workers >= shape.least:
+            keeper = None if holding or not self._closed else self._closed_to(kind, units, workers)
+            if keeper is None:
+                return workers
+            return Refusal(
+                WaitReason.BEHIND_OTHERS,
+                lambda: messages.pool_kept(shape, kind.queue, keeper),
+                model=model,
+            )
+        verdict = tree.verdict(kind.queue, {r: unit * shape.least for r, unit in units.items()})
+        if isinstance(verdict, Fits):
+            return self._behind_quota(kind, model, units)
+        return self._quota_refusal(kind, model, verdict)
+
+    def _quota_refusal(self, kind: KindKey, model: str, refused: Refused) -> Refusal:
+        shape, tree = kind.shape, self._books.tree
+        if refused.resource == WATTS:
+            reason = WaitReason.POWER_BUDGET
+        elif refused.resource == JOULES_PER_DAY:
+            reason = WaitReason.ENERGY_BUDGET
+        elif refused.reason is RefusalReason.LENT_AWAY:
+            reason = WaitReason.BORROWED_AWAY
+        else:
+            reason = WaitReason.QUOTA_EXCEEDED
+        if not refused.ever or refused.reason is RefusalReason.NOT_GRANTED:
+            reason = WaitReason.QUOTA_TOO_SMALL
+        need = messages.demand(shape)
+        amounts = {refused.resource: refused.asked}
+
+        def tell() -> str:
+            gives_back = reclaimable(tree, kind.queue, amounts)
+            return queue_messages.refused(
+                refused, spec=tree.spec(kind.queue), gives_back=gives_back, need=need
+            )
+
+        return Refusal(reason, tell, short_of=refused, model=model)
+
+    def _behind_quota(self, kind: KindKey, model: str, units: dict[str, int]) -> Refusal:
+        tree = self._books.tree
+        keepers = [self._first_keeper.get((kind.queue, tree.entry(kind.queue, r))) for r in units]
+        keeper = next(gang for gang in keepers if gang is not None)
+        return Refusal(
+            WaitReason.BEHIND_OTHERS,
+            lambda: messages.quota_kept(kind.shape, kind.queue, keeper),
+            model=model,
+        )
+
+    def _closed_to(self, kind: KindKey, units: dict[str, int], workers: int) -> GangRequest | None:
+        """The gang of another queue for which a pool is kept that this one would borrow from."""
+        tree = self._books.tree
+        verdict = tree.verdict(kind.queue, {r: unit * workers for r, unit in units.items()})
+        if not isinstance(verdict, Fits) or not verdict.borrowed:
+            return None
+        here: str | None = kind.queue
+        while here is not None:
+            for resource in verdict.borrowed:
+                keeper = self._closed.get((here, resource))
+                if keeper is not None and keeper.queue != kind.queue:
+                    return keeper
+            here = tree.parent(here)
+        return None
+
+    # ---- room
+
+    def columns(self, shape: Shape, model: str, queue: str) -> BoolArray:
+        """Columns where workers may go, [column]; where watts are limited, only nodes whose caps are known."""
+        metered = shape.gpus > 0 and self._books.tree.room(queue, WATTS) is not None
+        key = (shape.avoid, model if shape.gpus else "", metered)
+        found = self._memory.columns.get(key)
+        nodes = self._hall.nodes
+        if found is None or len(found) != nodes.columns:
+            found = eligible(nodes, shape, model)
+            if metered:
+                found &= nodes.gpu_watts > 0
+            self._memory.columns[key] = found
+        return found
+
+    def _by_room(
+        self,
+        kind: KindKey,
+        gang: GangRequest,
+        model: str,
+        workers: int,
+        *,
+        stay: Domain | None,
+        holding: bool,
+    ) -> Fit | Refusal:
+        shape, nodes = kind.shape, self._hall.nodes
+        columns = self.columns(shape, model, kind.queue)
+        kept = self.kept
+        bound = kept is not None and kept.gang.key != gang.key and not holding
+        end = self._end(kind)
+        if bound and kept is not None and (kept.reservation.passes(end) or _goes_before(kind, kept)):
+            bound = False
+        if (shape, model, False) in self._failed:
+            return self._no_room(kind, model, columns)
+        if bound and (shape, model, True) in self._failed:
+            return self._reserved(kind, model, end)
+        free = self.free
+        pieces: IntArray | None = self.pieces if shape.shares else None
+        if bound and kept is not None:
+            free = kept.reservation.usable(free, end)
+            if pieces is not None:
+                pieces = pieces.copy()
+                pieces[:, kept.reservation.columns] = 0
+        fits = slots(free, shape, columns, pieces=pieces)
+        fits = self._within_power(shape, model, fits)
+        if int(fits.sum()) >= shape.least:
+            pod = pod_class(shape)
+            self._books.cost.follow(nodes)
+            found = place(
+                self._hall.topology,
+                fits,
+                shape.demand(workers),
+                cost=self._books.cost.of(nodes, pod),
+                busy=self._busy,
+                stay=stay,
+            )
+            if isinstance(found, Placing):
+                return Fit(model if shape.gpus else "", found)
+        self._failed.add((shape, model, bound))
+        if bound and (shape, model, False) not in self._failed and self._fits_free(shape, model, columns):
+            return self._reserved(kind, model, end)
+        self._failed.add((shape, model, False))
+        return self._no_room(kind, model, columns)
+
+    def _within_power(self, shape: Shape, model: str, fits: IntArray) -> IntArray:
+        if self._hall.fed_by() is None:
+            return fits
+        group_of = None
+        if shape.required and shape.level is not None and shape.level is not Level.HALL:
+            group_of = self._hall.topology.numbers(shape.level, len(fits))
+        return limited_by_power(self._hall, shape, fits, self.worker_watts(shape, model), group_of=group_of)
+
+    def _fits_free(self, shape: Shape, model: str, columns: BoolArray) -> bool:
+        fits = slots(self.free, shape, columns, pieces=self.pieces)
+        return holds(self._hall.topology, self._within_power(shape, model, fits), shape.demand())
+
+    def _no_room(self, kind: KindKey, model: str, columns: BoolArray) -> Refusal:
+        """Why the hall does not hold it now."""
+        shape, topology = kind.shape, self._hall.topology
+        fits = slots(self.free, shape, columns, pieces=self.pieces)
+        here = int(fits.sum())
+        if holds(topology, fits, shape.demand()):
+            return Refusal(
+                WaitReason.POWER_BUDGET, lambda: self._power_text(shape, model, columns), model=model
+            )
+        if here >= shape.least:
+            no = place(topology, fits, shape.demand())
+            assert isinstance(no, NoPlace), "it does not fit"
+            return Refusal(
+                WaitReason.NO_ONE_DOMAIN,
+                lambda: placing_messages.no_place(no, messages.demand(shape)),
+                model=model,
+            )
+        free = self.free
+        attainable = self._fits_lasting(shape, model)
+        by_gpus = slots(free, shape._replace(cpu_milli=0, memory_bytes=0), columns, pieces=self.pieces)
+        gpus_missing = shape.gpus > 0 and int(by_gpus.sum()) < shape.least
+        reason = WaitReason.INSUFFICIENT_GPUS if gpus_missing else WaitReason.INSUFFICIENT_RESOURCES
+        return Refusal(
+            reason,
+            lambda: messages.insufficient(
+                self._hall, free, shape, columns, here, gpus_missing=gpus_missing, attainable=attainable
+            ),
+            model=model,
+        )
+
+    def _reserved(self, kind: KindKey, model: str, end: float | None) -> Refusal:
+        kept = self.kept
+        assert kept is not None, "only what is kept binds"
+        keeper, reservation, now = kept.gang, kept.reservation, self._now
+        return Refusal(
+            WaitReason.RESERVED,
+            lambda: placing_messages.kept_for(
+                reservation,
+                messages.demand(kind.shape),
+                f"{keeper.name} (needs {messages.demand(Shape.of(keeper))})",
+                end_seconds=end,
+                now_seconds=now,
+            ),
+            model=model,
+        )
+
+    def _power_text(self, shape: Shape, model: str, columns: BoolArray) -> str:
+        fed_by = self._hall.fed_by()
+        assert fed_by is not None, "only power domains limit watts here"
+        fits = slots(self.free, shape, columns, pieces=self.pieces)
+        wanted = place(self._hall.topology, fits, shape.demand(shape.least))
+        assert isinstance(wanted, Placing), "it fits but for watts"
+        watts = np.zeros(len(fits), dtype=np.int64)
+        watts[wanted.columns] = wanted.workers * self.worker_watts(shape, model)
+        refused = self._hall.power.allows(fed_by, watts)
+        return (
+            refused_text(refused)
+            if refused is not None
+            else f"needs {messages.demand(shape)}; no power domain has watts for all of it"
+        )
+
+    def _end(self, kind: KindKey) -> float | None:
+        return None if kind.run_seconds is None else self._now + kind.run_seconds
+
+    def _leftover(self, fit: Fit) -> int:
+        """GPUs left free on the nodes of a fit, without what it takes (the same for all models)."""
+        return int(self.free[GPU, fit.placing.columns].sum())
+
+    # ---- what can ever be
+
+    def _allowed_models(self, shape: Shape) -> Sequence[str]:
+        if shape.gpus == 0:
+            return ("",)
+        if shape.models:
+            return [model for model in dict.fromkeys(shape.models) if model in self._models]
+        return self._models
+
+    def _fits_ever(self, shape: Shape, model: str) -> bool:
+        """Whether the gang would fit if nothing at all ran, and every node were in service."""
+        key = (shape, model)
+        if key not in self._memory.ever:
+            nodes = self._hall.nodes
+            fits = slots(nodes.total, shape, has_model(nodes, shape, model))
+            self._memory.ever[key] = holds(self._hall.topology, fits, shape.demand())
+        return self._memory.ever[key]
+
+    def _fits_lasting(self, shape: Shape, model: str) -> bool:
+        """Whether the gang would fit once every held gang has ended, with nothing else changed."""
+        key = (shape, model)
+        if key not in self._memory.lasting:
+            nodes = self._hall.nodes
+            fits = slots(lasting(nodes), shape, eligible(nodes, shape, model))
+            self._memory.lasting[key] = holds(self._hall.topology, fits, shape.demand())
+        return self._memory.lasting[key]
+
+
+def pod_class(shape: Shape) -> PodClass:
+    """A worker for the packing rule."""
+    return PodClass(
+        shape.cpu_milli,
+        shape.memory_bytes >> 20,
+        shape.gpus,
+        shape.gpu_milli,
+        frozenset(shape.models),
+    )
+
+
+def _goes_before(kind: KindKey, kept: Kept) -> bool:
+    """Whether a gang is ahead of the one for which room is kept: in the same queue, by priority."""
+    return kind.queue == kept.kind.queue and kind.priority > kept.kind.priority
+
+
+_HOPELESS = frozenset(
+    {
+        WaitReason.QUEUE_NOT_FOUND,
+        WaitReason.NAMESPACE_NOT_ALLOWED,
+        WaitReason.QUOTA_TOO_SMALL,
+        WaitReason.NEVER_FITS,
+        WaitReason.ENERGY_BUDGET,
+    }
+)
+"""Reasons for which nothing is kept: no end of a gang would help."""
+
+_NEAREST = (
+    WaitReason.RESERVED,
+    WaitReason.NO_ONE_DOMAIN,
+    WaitReason.INSUFFICIENT_GPUS,
+    WaitReason.INSUFFICIENT_RESOURCES,
+    WaitReason.POWER_BUDGET,
+    WaitReason.BEHIND_OTHERS,
+    WaitReason.BORROWED_AWAY,
+    WaitReason.QUOTA_EXCEEDED,
+    WaitReason.ENERGY_BUDGET,
+    WaitReason.QUOTA_TOO_SMALL,
+)
+"""Of reasons for several GPU models the one that is nearest to a start comes first."""

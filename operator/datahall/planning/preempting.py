@@ -1,0 +1,355 @@
+"""Making room: whom a waiting gang may have ended for it, what is held for it meanwhile, and when that is given up.
+
+Two rights, and no others. By priority: gangs of its own queue with lower priority. By quota: a gang that is within its
+queue's nominal quota takes back from queues that hold more than theirs, whatever their priority, at most what they
+borrowed (rounded up to a gang). Nobody is ended before the minimum run time of the queue, nor a gang that this one made
+way for, unless by priority; replicas of services never. And nobody is ended for a gang that would not start then: the
+plan is tried on the quota tree first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from datahall.planning import candidates as ending
+from datahall.planning import messages, preemption
+from datahall.planning.books import Books
+from datahall.planning.candidates import Candidates
+from datahall.planning.fitting import limited_by_power
+from datahall.planning.judging import Judge, Refusal
+from datahall.planning.preemption import Hopeless, Plan, Pools, Preemptor, no_pools, plan
+from datahall.planning.queues.reclaim import reclaimable
+from datahall.planning.queues.spec import JOULES_PER_DAY
+from datahall.planning.queues.verdicts import Fits
+from datahall.planning.shape import Shape
+from datahall.planning.state import BoolArray, IntArray
+from datahall.planning.topology import Domain
+from datahall.planning.types import Evict, GangRequest, Level, WaitReason
+from datahall.planning.waiting import KindKey
+
+PLANS_PER_CYCLE = 8
+"""How many plans one cycle makes at most: decisions on others must not wait for them."""
+
+TRY_AGAIN_SECONDS = 5.0
+"""How long a gang that nobody could make room for is not tried again, whatever comes and goes."""
+
+_MAY_END_OTHERS = frozenset(
+    {
+        WaitReason.QUOTA_EXCEEDED,
+        WaitReason.BORROWED_AWAY,
+        WaitReason.POWER_BUDGET,
+        WaitReason.INSUFFICIENT_GPUS,
+        WaitReason.INSUFFICIENT_RESOURCES,
+        WaitReason.NO_ONE_DOMAIN,
+        WaitReason.RESERVED,
+        WaitReason.BEHIND_OTHERS,
+    }
+)
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """What is held for a gang while others end for it.
+
+    Attributes:
+        gang: The gang.
+        model: The GPU model it will get.
+        places: Nodes by name, with what is held on each: GPUs, CPU thousandths, bytes.
+        charges: What its queue is charged meanwhile, so that nobody else takes the quota.
+        victims: Gangs that end for it, or were ending anyway, by key.
+        domain: The domain that was cleared for it, if it has to be in one.
+        message: What is going on, for people.
+    """
+
+    gang: GangRequest
+    model: str
+    places: dict[str, tuple[int, int, int]]
+    charges: dict[str, int]
+    victims: frozenset[str]
+    domain: Domain | None
+    message: str
+
+
+@dataclass(slots=True)
+class Holds:
+    """All of them, with what is remembered of whom gangs made way for."""
+
+    of: dict[str, Hold] = field(default_factory=dict)
+    made_way_for: dict[str, frozenset[str]] = field(default_factory=dict)
+    hopeless_until: dict[KindKey, float] = field(default_factory=dict)
+
+    def back(self, books: Books) -> IntArray:
+        """What is held back from everyone else, [resource, column]."""
+        nodes = books.hall.nodes
+        amounts = np.zeros((3, nodes.columns), dtype=np.int64)
+        for hold in self.of.values():
+            for name, taken in hold.places.items():
+                column = nodes.column(name)
+                if column is not None:
+                    amounts[:, column] += taken
+        return amounts
+
+    def add(self, books: Books, hold: Hold) -> None:
+        """Hold room and quota for a gang."""
+        self.of[hold.gang.key] = hold
+        books.tree.charge(hold.gang.queue, hold.charges, 1)
+
+    def drop(self, books: Books, key: str) -> Hold | None:
+        """Give up what is held for a gang; None if nothing was."""
+        hold = self.of.pop(key, None)
+        if hold is not None:
+            books.tree.charge(hold.gang.queue, hold.charges, -1)
+        return hold
+
+    def charged(self, books: Books, queue: str) -> dict[str, int]:
+        """What a queue is charged for gangs that have not started yet, by entry."""
+        amounts: dict[str, int] = {}
+        for hold in self.of.values():
+            if hold.gang.queue == queue:
+                for resource, amount in hold.charges.items():
+                    entry = books.tree.entry(queue, resource)
+                    amounts[entry] = amounts.get(entry, 0) + amount
+        return amounts
+
+    def forget(self, books: Books, key: str) -> Hold | None:
+        """A gang is gone for good."""
+        self.made_way_for.pop(key, None)
+        return self.drop(books, key)
+
+
+class RoomMaker:
+    """Finds whom to end, for the length of one cycle."""
+
+    def __init__(self, books: Books, judge: Judge, holds: Holds, now_seconds: float) -> None:
+        self._books = books
+        self._judge = judge
+        self._holds = holds
+        self._now = now_seconds
+        self._plans_left = PLANS_PER_CYCLE
+        self._candidates: Candidates | None = None
+        self._charges: IntArray | None = None
+
+    def make_room(
+        self, kind: KindKey, gang: GangRequest, refusal: Refusal
+    ) -> tuple[Hold, list[Evict]] | str | None:
+        """Have others ended for a refused gang.
+
+        Returns:
+            What is held for it and who ends; or why nobody can make room, for people; or None if that was not asked
+            now (it has no right to, or too many have asked in this cycle).
+        """
+        if refusal.reason not in _MAY_END_OTHERS or self._plans_left == 0 or not len(self._books.holdings):
+            return None
+        if self._holds.hopeless_until.get(kind, 0.0) > self._now:
+            return None
+        hopeless: str | None = None
+        for model in dict.fromkeys((refusal.model, *(other.model for other in refusal.beside))):
+            found = self._on_model(kind, gang, model)
+            if isinstance(found, tuple):
+                return found
+            hopeless = hopeless or found
+        self._holds.hopeless_until[kind] = self._now + TRY_AGAIN_SECONDS
+        return hopeless
+
+    def _on_model(
+        self, kind: KindKey, gang: GangRequest, model: str
+    ) -> tuple[Hold, list[Evict]] | str | None:
+        books, shape = self._books, kind.shape
+        least = shape._replace(workers=shape.least)
+        amounts = {r: unit * shape.least for r, unit in self._judge.units(kind, model).items()}
+        verdict = books.tree.verdict(kind.queue, amounts)
+        candidates = self._all()
+        allowed = self._allowed(
+            kind, gang, amounts, within=isinstance(verdict, Fits) and not verdict.borrowed
+        )
+        if not (allowed.any() or candidates.leaving.any()):
+            return None
+        self._plans_left -= 1
+        pools, resources = no_pools(len(candidates)), list[str]()
+        if not isinstance(verdict, Fits):
+            found = self._pools(kind.queue, amounts, allowed | candidates.leaving)
+            if found is None:
+                return None
+            pools, resources = found
+        preemptor = self._preemptor(least, model, kind.queue)
+        answer = plan(self._judge.free, preemptor, candidates, allowed, pools=pools)
+        if isinstance(answer, Hopeless):
+            return hopeless_text(answer, shape, resources)
+        if not self._starts(kind.queue, amounts, answer):
+            return None
+        return self._hold(gang, shape, model, amounts, answer)
+
+    # ---- who may be ended
+
+    def _all(self) -> Candidates:
+        if self._candidates is None:
+            books = self._books
+            self._candidates = books.holdings.candidates(self._now, books.minimum_run_seconds)
+        return self._candidates
+
+    def _allowed(
+        self, kind: KindKey, gang: GangRequest, amounts: dict[str, int], *, within: bool
+    ) -> BoolArray:
+        """Gangs that may be ended for this one, [gang]."""
+        books, everyone = self._books, self._all()
+        avoid = ending.all_made_way_for(gang.key, self._holds.made_way_for)
+        may_end, own = books.holdings.preemptible(), books.holdings.of_queue(kind.queue)
+        priority, now = kind.priority, self._now
+        allowed: BoolArray = own & ending.evictable(
+            everyone, priority=priority, now_seconds=now, made_way_for=avoid
+        )
+        borrowers = (
+            self._borrowers(kind.queue, amounts) if within else reclaimable(books.tree, kind.queue, amounts)
+        )
+        if borrowers:
+            by_right = ending.reclaimable(everyone, priority=priority, now_seconds=now, made_way_for=avoid)
+            for name in borrowers:
+                if name != kind.queue:
+                    self._allow_what_was_borrowed(name, by_right & may_end, allowed)
+        return allowed & may_end
+
+    def _borrowers(self, queue: str, amounts: dict[str, int]) -> list[str]:
+        """Queues that hold more than their nominal of something that is asked for, and are not this one."""
+        tree = self._books.tree
+        found = [
+            name
+            for name in self._books.holdings.rates()
+            if name != queue and any(self._over(name, resource) > 0 for resource in amounts)
+        ]
+        return sorted(found, key=lambda name: (tree.parent(name) != tree.parent(queue), name))
+
+    def _over(self, queue: str, resource: str) -> int:
+        """How much a queue holds beyond its nominal, in the entry of a resource; 0 for one without quota at all."""
+        tree = self._books.tree
+        spec = tree.spec(queue)
+        if spec is None or not tree.parent(queue):
+            return 0
+        account = tree.accounts(queue).get(tree.entry(queue, resource))
+        return 0 if account is None else account.own - account.nominal
+
+    def _allow_what_was_borrowed(self, queue: str, right: BoolArray, allowed: BoolArray) -> None:
+        """Allow the gangs of a queue that hold what it borrowed: lowest priority first, then the latest started."""
+        held = self._books.holdings.in_order()
+        tree = self._books.tree
+        mine = sorted(
+            np.flatnonzero(self._books.holdings.of_queue(queue) & right).tolist(),
+            key=lambda i: (held[i].gang.priority, -held[i].started_seconds, held[i].gang.key),
+        )
+        left: dict[str, int] = {}
+        for i in mine:
+            for resource, amount in held[i].charges.items():
+                entry = tree.entry(queue, resource)
+                if entry not in left:
+                    left[entry] = self._over(queue, resource)
+                if left[entry] > 0:
+                    allowed[i] = True
+                left[entry] -= amount
+
+    def _pools(
+        self, queue: str, amounts: dict[str, int], giving: BoolArray
+    ) -> tuple[Pools, list[str]] | None:
+        """What quota lacks, and what each gang gives back of it; None if no end of a gang gives any."""
+        tree, held = self._books.tree, self._books.holdings.in_order()
+        short, gives, resources = [], [], []
+        for resource, asked in amounts.items():
+            room = tree.room(queue, resource)
+            if room is None or room >= asked:
+                continue
+            if resource == JOULES_PER_DAY:
+                return None
+            short.append(asked - room)
+            resources.append(resource)
+            family = resource.partition(":")[0]
+            gives.append(
+                [
+                    sum(a for r, a in h.charges.items() if r.partition(":")[0] == family) if ok else 0
+                    for h, ok in zip(held, giving.tolist(), strict=True)
+                ]
+            )
+        return (
+            Pools(np.array(short, dtype=np.int64), np.array(gives, dtype=np.int64).reshape(-1, len(held)).T),
+            resources,
+        )
+
+    # ---- the plan
+
+    def _preemptor(self, shape: Shape, model: str, queue: str) -> Preemptor:
+        hall, judge = self._books.hall, self._judge
+        columns = judge.columns(shape, model, queue)
+        domain_of = None
+        if shape.required and shape.level is not None and shape.level is not Level.HALL:
+            domain_of = hall.topology.numbers(shape.level, len(columns))
+        most = None
+        if hall.fed_by() is not None:
+            everywhere = np.where(columns, shape.workers, 0).astype(np.int64)
+            watts = judge.worker_watts(shape, model)
+            most = limited_by_power(hall, shape, everywhere, watts, group_of=domain_of)
+        return Preemptor(shape.least, shape.array, columns, domain_of, most)
+
+    def _starts(self, queue: str, amounts: dict[str, int], answer: Plan) -> bool:
+        """Whether quota lets the gang start once the victims are gone: tried, not reckoned."""
+        books = self._books
+        leaving = [held.gang.key for held in books.holdings if held.leaving]
+        taken = books.holdings.uncharge({*answer.victims, *leaving})
+        try:
+            return isinstance(books.tree.verdict(queue, amounts), Fits)
+        finally:
+            books.holdings.recharge(taken)
+
+    def _hold(
+        self, gang: GangRequest, shape: Shape, model: str, amounts: dict[str, int], answer: Plan
+    ) -> tuple[Hold, list[Evict]]:
+        books, nodes = self._books, self._books.hall.nodes
+        places = {
+            nodes.name(column): (int(taken[0]), int(taken[1]), int(taken[2]))
+            for column, taken in zip(answer.columns.tolist(), answer.amounts.T.tolist(), strict=True)
+        }
+        domain = None
+        if answer.domain is not None and shape.level is not None:
+            domain = books.hall.topology.domain(shape.level, answer.domain)
+        names = [self._name(key) for key in answer.victims]
+        need = messages.demand(shape)
+        spent = {JOULES_PER_DAY}
+        hold = Hold(
+            gang,
+            model,
+            places,
+            {r: a for r, a in amounts.items() if r not in spent},
+            frozenset((*answer.victims, *answer.waits_for)),
+            domain,
+            messages.making_room(need, names, [self._name(key) for key in answer.waits_for], len(places)),
+        )
+        evicts = []
+        for key in answer.victims:
+            held = books.holdings.get(key)
+            assert held is not None, "victims are held"
+            held.leaving = True
+            before = self._holds.made_way_for.get(key, frozenset())
+            self._holds.made_way_for[key] = before | {gang.key}
+            evicts.append(
+                Evict(key, gang.key, messages.made_way(gang, need, same_queue=held.gang.queue == gang.queue))
+            )
+        if evicts:
+            self._candidates = None  # they are leaving now, and are nobody's victims any more
+        return hold, evicts
+
+    def _name(self, key: str) -> str:
+        held = self._books.holdings.get(key)
+        return key if held is None else held.gang.name
+
+
+def hopeless_text(no: Hopeless, shape: Shape, resources: Iterable[str]) -> str:
+    """Why ending others would not help, for people."""
+    domain = {Level.HOST: "node", Level.RACK: "rack", Level.BLOCK: "block"}.get(
+        shape.level or Level.HALL, "domain"
+    )
+    if no.short and any(no.short):
+        short = tuple(
+            amount // 1000 if resource.startswith("gpu") else amount
+            for amount, resource in zip(no.short, resources, strict=True)
+        )
+        no = replace(no, short=short)
+    return preemption.hopeless_text(no, domain=domain)
