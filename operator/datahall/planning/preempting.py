@@ -130,6 +130,7 @@ class RoomMaker:
         self._now = now_seconds
         self._plans_left = PLANS_PER_CYCLE
         self._candidates: Candidates | None = None
+        self._candidates_version = -1
         self._charges: IntArray | None = None
 
     def make_room(
@@ -185,8 +186,10 @@ class RoomMaker:
     # ---- who may be ended
 
     def _all(self) -> Candidates:
-        if self._candidates is None:
-            books = self._books
+        books = self._books
+        # Gangs that start in this cycle are among those who hold something from then on.
+        if self._candidates is None or self._candidates_version != books.holdings.version:
+            self._candidates_version = books.holdings.version
             self._candidates = books.holdings.candidates(self._now, books.minimum_run_seconds)
         return self._candidates
 
