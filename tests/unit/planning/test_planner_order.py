@@ -1,4 +1,4 @@
-"""Who goes first: priority and age in a queue, shares of the hall over time between queues, and what is kept meanwhile."""
+"""Who goes first: priority and age in a queue, shares of the hall over time between queues; what is kept meanwhile."""
 
 from collections import Counter
 
