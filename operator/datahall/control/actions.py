@@ -43,7 +43,26 @@ class Delete:
     grace_seconds: int | None = None
 
 
-Action = Create | Apply | Delete
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Change an object that somebody else made, if it is still what was looked at.
+
+    Attributes:
+        resource: the kind.
+        namespace: its namespace.
+        name: its name.
+        uid: its uid.
+        body: a JSON merge patch with the resourceVersion that was looked at.
+    """
+
+    resource: Resource
+    namespace: str
+    name: str
+    uid: str
+    body: dict[str, Any]
+
+
+Action = Create | Apply | Delete | Patch
 
 
 @dataclass(frozen=True, slots=True)

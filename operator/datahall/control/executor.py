@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from datahall.control import labels
-from datahall.control.actions import Action, Apply, Create, Delete
+from datahall.control.actions import Action, Apply, Create, Delete, Patch
 from datahall.kube import AlreadyExistsError, ConflictError, KubeClient, NotFoundError, Resource
 
 Json = dict[str, Any]
@@ -79,6 +79,8 @@ class Executor:
                 await self._apply(action)
             case Delete():
                 await self._delete(action)
+            case Patch():
+                await self._patch(action)
 
     async def write_status(
         self, resource: Resource, *, before: Json, after: Json, at_version: int, meta: Json
@@ -164,6 +166,28 @@ class Executor:
                 self._saw(action.resource, answer)
         else:
             self._gone(action.resource, action.namespace, action.name, action.uid)
+
+    async def _patch(self, action: Patch) -> None:
+        namespace = action.namespace or None
+        try:
+            answer = await self._client.merge_patch(
+                action.resource,
+                action.body,
+                name=action.name,
+                namespace=namespace,
+                field_manager=labels.FIELD_MANAGER,
+            )
+        except NotFoundError:
+            self._gone(action.resource, action.namespace, action.name, action.uid)
+            return
+        except ConflictError:
+            # Somebody else has changed it: what it is now brings the next look, which decides anew.
+            try:
+                answer = await self._client.get(action.resource, action.name, namespace=namespace)
+            except NotFoundError:
+                self._gone(action.resource, action.namespace, action.name, action.uid)
+                return
+        self._saw(action.resource, answer)
 
     async def _exists(self, action: Delete) -> bool:
         with contextlib.suppress(NotFoundError):

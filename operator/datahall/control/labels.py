@@ -14,6 +14,14 @@ GPU_RESOURCE = "nvidia.com/gpu"
 GPU_PRODUCT = "nvidia.com/gpu.product"
 RACK = "datahall.dev/rack"
 BLOCK = "datahall.dev/block"
+GPU_CAP_WATTS = "datahall.dev/gpu-cap-watts"
+"""Of a node: the power cap of each of its GPUs, in watts, by whoever set it."""
+
+PLACEMENT_GATE = "datahall.dev/placement"
+"""Scheduling gate of a replica's pod: the planner lifts it, with a node pinned in the same write."""
+
+PLACED_AT = "datahall.dev/placed-at"
+"""Annotation with the time at which the gate was lifted, RFC 3339: from then on a scheduler has to bind the pod."""
 
 FIELD_MANAGER = "datahall"
 """Field manager of the objects that the operator makes."""

@@ -31,6 +31,7 @@ from datahall.control.views import Ours, PodView
 from datahall.control.workqueue import Key, Lane, WorkQueue
 from datahall.kube import ForbiddenError, InvalidError, KubeError, Resource
 from datahall.kube.resources import INFERENCE_SERVICES, PODS, QUEUES, TRAINING_JOBS
+from datahall.planning.planner import LOOK_AGAIN_SECONDS
 
 NODE_LOST_AFTER_SECONDS = 40.0
 PODS_AT_ONCE = 8
@@ -95,7 +96,8 @@ class Reconcilers:
                     now=_now(),
                 )
                 blocked = view.deleting or in_the_way is not None
-                self._settle(view.job, self._pods(view.namespace, view.name), blocked=blocked)
+                pods = self._pods(view.namespace, view.name)
+                self._settle(view.job, pods, blocked=blocked, deleting=view.deleting)
 
     # ---- TrainingJob
 
@@ -110,15 +112,19 @@ class Reconcilers:
         claims, left_behind = self._claims(job), self._left_behind(job)
         in_the_way = obstacle(job, claims=claims, left_behind=left_behind, now=now)
         refusal = self._refusal(key, view)
-        self._settle(job, pods, blocked=view.deleting or in_the_way is not None or refusal is not None)
+        blocked = view.deleting or in_the_way is not None or refusal is not None
+        self._settle(job, pods, blocked=blocked, deleting=view.deleting)
+        admitted, spread = self._scheduling.admitted(uid) or (None, "")
         lost, unfit = self._nodes(key, job, pods, now)
         plan = training_plan.plan(
             training_plan.Seen(
                 job=job,
                 deleting=view.deleting,
                 pods=pods,
-                admitted=self._scheduling.admitted(uid),
+                admitted=admitted,
+                spread=spread,
                 waiting=self._scheduling.waiting(uid),
+                eviction=self._scheduling.eviction(uid),
                 claims=claims,
                 left_behind=left_behind,
                 report=self._reports.of(uid),
@@ -148,8 +154,10 @@ class Reconcilers:
         self._queue.add(key)
         return True
 
-    def _settle(self, job: TrainingJob, pods: tuple[PodView, ...], *, blocked: bool) -> None:
-        self._scheduling.settle(job, pods, blocked=blocked)
+    def _settle(
+        self, job: TrainingJob, pods: tuple[PodView, ...], *, blocked: bool, deleting: bool = False
+    ) -> None:
+        self._scheduling.settle(job, pods, blocked=blocked, deleting=deleting)
         if training_plan.terminal(job):
             self._reports.forget(job.metadata.uid)
             self._refusals.forget(Key(JOB, job.metadata.namespace, job.metadata.name))
@@ -292,7 +300,9 @@ class Reconcilers:
         for news in self._scheduling.cycle():
             # Numbers of ten thousand waiting jobs move at every start and end; each is told of them now and then.
             delay = 0.0 if news.urgent else WAIT_MESSAGE_EVERY_SECONDS
-            self._queue.add_after(Key(JOB, news.namespace, news.name), delay)
+            self._queue.add_after(Key(news.kind, news.namespace, news.name), delay)
+        # Time alone lets gangs start, too: a promise comes due, a minimum run time ends, what was spent comes back.
+        self._queue.add_after(PLAN, 0.0 if self._scheduling.more else LOOK_AGAIN_SECONDS)
         return False
 
     # ---- shared

@@ -1,56 +1,77 @@
 """The seam to the planner: what the store says becomes deltas, the planner's answers become news for each job.
 
 A job is in one of three standings, read off its status and pods alone: it waits, it holds a place, or neither. The
-planner's own memory is only ever a consequence of that, so a restarted operator arrives at the same standings.
+planner's own memory is only ever a consequence of that, so a restarted operator arrives at the same standings. An
+eviction that was decided is no standing: until the status says it, it is only in memory, and a new leader plans anew.
 Workers of a held gang are accounted by the gang; every other pod by itself, foreign ones included.
 """
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
 
-from datahall.api.reasons import Cause, Reason
+from datahall.api.reasons import Reason
 from datahall.api.trainingjob import Placement as PlacementStatus
 from datahall.api.trainingjob import TrainingJob
-from datahall.control import labels, metrics, times
-from datahall.control.training.plan import Waiting, terminal, wants_admission
+from datahall.control import gangs, labels, metrics
+from datahall.control.training.plan import Blocker, Eviction, Waiting, terminal, wants_admission
 from datahall.control.views import NodeView, PodView, QueueView
 from datahall.planning import (
     Admit,
+    Decision,
+    Evict,
     GangRequest,
-    NodeState,
     Placement,
     Planner,
-    PodUsage,
     QueueCounts,
-    QueueState,
+    QueueReport,
+    Wait,
     WaitReason,
 )
+from datahall.planning.planner import MOST_STARTS
 
 log = structlog.get_logger(__name__)
 
-_REASONS = {
+REASONS = {
     WaitReason.QUEUE_NOT_FOUND: Reason.QUEUE_NOT_FOUND,
     WaitReason.NAMESPACE_NOT_ALLOWED: Reason.QUEUE_FORBIDDEN,
     WaitReason.QUOTA_EXCEEDED: Reason.QUOTA_EXCEEDED,
+    WaitReason.BORROWED_AWAY: Reason.BORROWED_AWAY,
+    WaitReason.QUOTA_TOO_SMALL: Reason.QUOTA_TOO_SMALL,
+    WaitReason.POWER_BUDGET: Reason.POWER_BUDGET,
+    WaitReason.ENERGY_BUDGET: Reason.ENERGY_BUDGET,
     WaitReason.INSUFFICIENT_GPUS: Reason.NO_ROOM,
     WaitReason.INSUFFICIENT_RESOURCES: Reason.NO_ROOM,
+    WaitReason.NO_ONE_DOMAIN: Reason.TOPOLOGY_NO_ROOM,
     WaitReason.NEVER_FITS: Reason.NO_SUCH_NODES,
-    WaitReason.QUOTA_TOO_SMALL: Reason.QUOTA_TOO_SMALL,
     WaitReason.BEHIND_OTHERS: Reason.WAITING_IN_LINE,
+    WaitReason.RESERVED: Reason.RESERVED_FOR_OTHER,
+    WaitReason.MAKING_ROOM: Reason.MAKING_ROOM,
 }
+"""The planner's reasons in the words of the catalogue."""
 
 
 class News(NamedTuple):
-    """A job about which the planner says something new; not urgent if only numbers of a message moved."""
+    """An object about which the planner says something new; not urgent if only numbers of a message moved."""
 
     namespace: str
     name: str
     urgent: bool
+    kind: str = "TrainingJob"
+
+
+class _Job(NamedTuple):
+    """What is remembered of a job that the planner knows."""
+
+    namespace: str
+    name: str
+    gang: GangRequest
 
 
 class Scheduling:
@@ -66,84 +87,89 @@ class Scheduling:
         self._planner = Planner()
         self._wake = wake
         self._gpu_model_of = gpu_model_of
-        self._admitted: dict[str, tuple[PlacementStatus, ...]] = {}
-        self._waiting: dict[str, Waiting] = {}
-        self._jobs: dict[str, tuple[str, str]] = {}
+        self._admitted: dict[str, Admit] = {}
+        self._waiting: dict[str, Wait] = {}
+        self._evictions: dict[str, Eviction] = {}
+        self._jobs: dict[str, _Job] = {}
+        self._more = False
+        self.others: Callable[[Decision], list[News]] = lambda _: []
+        """Takes decisions on gangs that are no jobs'; says who is to look at what has changed."""
+        self.gang_of_other: Callable[[str], GangRequest | None] = lambda _: None
+        """The gang of a key that is no job's, where one is known: a job may have to make room for it."""
+
+    @property
+    def planner(self) -> Planner:
+        """The planner, for those who submit gangs that are no jobs'. Changes to it want a `wake`."""
+        return self._planner
+
+    @property
+    def more(self) -> bool:
+        """Whether the last cycle stopped early: the next one is due at once."""
+        return self._more
+
+    def wake(self) -> None:
+        """Ask for a cycle soon."""
+        self._wake()
 
     # ---- deltas
 
     def node(self, old: NodeView | None, new: NodeView | None) -> None:
         """A node came, changed or went."""
         if new is not None:
-            self._planner.upsert_node(
-                NodeState(
-                    name=new.name,
-                    gpu_model=new.gpu_model,
-                    gpus=new.gpus,
-                    cpu_milli=new.cpu_milli,
-                    memory_bytes=new.memory_bytes,
-                    rack=new.rack,
-                    block=new.block,
-                    schedulable=new.schedulable,
-                )
-            )
+            self._planner.upsert_node(gangs.node_state(new))
         elif old is not None:
             self._planner.remove_node(old.name)
         self._wake()
 
     def pod(self, old: PodView | None, new: PodView | None) -> None:
         """A pod that no job accounts for came, changed or went."""
-        if new is not None and not new.finished and (new.node or labels.QUEUE in new.labels):
-            self._planner.upsert_pod(
-                PodUsage(
-                    uid=new.uid,
-                    node=new.node,
-                    gpus=new.gpus,
-                    cpu_milli=new.cpu_milli,
-                    memory_bytes=new.memory_bytes,
-                    queue=new.labels.get(labels.QUEUE),
-                )
-            )
+        if new is not None and not new.finished and new.node:
+            if queue := new.labels.get(labels.QUEUE):
+                place = Placement(0, new.node, self._model(new))
+                self._planner.hold(gangs.loose_gang(new, queue), (place,), leaving=new.deleted_at is not None)
+            else:
+                self._planner.upsert_pod(gangs.pod_usage(new))
         elif old is not None:
             self._planner.remove_pod(old.uid)
+            self._planner.withdraw(old.uid)
             self._wake()
 
     def queue(self, old: QueueView | None, new: QueueView | None) -> None:
         """A queue came, changed or went."""
         if new is not None and new.queue is not None:
-            spec = new.queue.spec
-            self._planner.upsert_queue(
-                QueueState(
-                    name=new.name,
-                    nominal={quota.model: quota.nominal for quota in spec.gpus},
-                    namespaces=frozenset(spec.namespaces),
-                )
-            )
+            self._planner.upsert_queue(gangs.queue_state(new.queue))
         elif old is not None:
             self._planner.remove_queue(old.name)
         self._wake()
 
-    def settle(self, job: TrainingJob, pods: tuple[PodView, ...], *, blocked: bool) -> None:
+    def settle(
+        self, job: TrainingJob, pods: tuple[PodView, ...], *, blocked: bool, deleting: bool = False
+    ) -> None:
         """Bring the planner's memory of a job in line with the job.
 
         Args:
             job: the job with its status.
             pods: its pods.
             blocked: something that the planner does not know keeps it from starting (a missing claim, a refusal).
+            deleting: whether its deletion has begun: what it holds comes free without anyone asking.
         """
         uid = job.metadata.uid
         active = [pod for pod in pods if not pod.finished]
         if job.status.placement and not terminal(job):
-            places = tuple(Placement(p.rank, p.node, p.gpu_model or "") for p in job.status.placement)
-            self._hold(job, places)
+            self._hold(job, gangs.places_of(job.status.placement), leaving=deleting)
         elif active:
             # It gave its place back, but its pods are still leaving: their room is not free before they are gone.
-            self._hold(job, tuple(Placement(pod.rank, pod.node, self._model(pod)) for pod in active))
+            places = tuple(Placement(pod.rank, pod.node, self._model(pod)) for pod in active)
+            self._hold(job, places, leaving=True)
+            self._evictions.pop(uid, None)
         elif wants_admission(job, pods) and not blocked:
             if uid not in self._admitted:
+                now = datetime.datetime.now(datetime.UTC)
+                gang = gangs.gang_of(job, run_seconds=gangs.run_seconds(job, now))
+                self._evictions.pop(uid, None)
                 self._planner.requeue(uid)
-                self._planner.submit(self._gang(job))
-                self._jobs[uid] = (job.metadata.namespace, job.metadata.name)
+                self._planner.submit(gang)
+                self._jobs[uid] = _Job(job.metadata.namespace, job.metadata.name, gang)
                 self._wake()
         else:
             self.forget(uid)
@@ -153,53 +179,99 @@ class Scheduling:
         self._planner.withdraw(uid)
         self._admitted.pop(uid, None)
         self._waiting.pop(uid, None)
+        self._evictions.pop(uid, None)
         if self._jobs.pop(uid, None) is not None:
             self._wake()
 
-    def _hold(self, job: TrainingJob, places: tuple[Placement, ...]) -> None:
+    def _hold(self, job: TrainingJob, places: tuple[Placement, ...], *, leaving: bool = False) -> None:
         uid = job.metadata.uid
-        self._planner.hold(self._gang(job), places)
+        before = self._jobs.get(uid)
+        gang = gangs.gang_of(job, run_seconds=None)
+        if before is not None:
+            # How long it runs is told by its progress from here on: the request itself stays as it was admitted.
+            gang = replace(gang, run_seconds=before.gang.run_seconds)
+        self._planner.hold(gang, places, leaving=leaving)
+        if (progress := gangs.progress_of(job)) is not None:
+            self._planner.progress(uid, progress)
         self._admitted.pop(uid, None)
         self._waiting.pop(uid, None)
-        self._jobs[uid] = (job.metadata.namespace, job.metadata.name)
+        self._jobs[uid] = _Job(job.metadata.namespace, job.metadata.name, gang)
 
     # ---- answers
 
     def cycle(self) -> list[News]:
-        """Let the planner decide. Returns the jobs that have news."""
+        """Let the planner decide. Returns the objects that have news."""
         started = time.perf_counter()
         decisions = self._planner.cycle(time.time())
         metrics.PLANNER_SECONDS.observe(time.perf_counter() - started)
+        self._more = sum(not isinstance(decision, Wait) for decision in decisions) >= MOST_STARTS
         news: list[News] = []
         for decision in decisions:
             job = self._jobs.get(decision.key)
             if job is None:
-                continue
-            if isinstance(decision, Admit):
-                self._admitted[decision.key] = tuple(
-                    PlacementStatus(rank=p.rank, node=p.node, gpu_model=p.gpu_model or None)
-                    for p in decision.placements
-                )
-                self._waiting.pop(decision.key, None)
-                metrics.PLANNER_DECISIONS.labels("admit").inc()
-                news.append(News(*job, urgent=True))
-            else:
-                metrics.PLANNER_DECISIONS.labels("wait").inc()
-                answer = Waiting(_REASONS[decision.reason], decision.message)
-                before = self._waiting.get(decision.key)
-                self._waiting[decision.key] = answer
-                if before != answer:
-                    urgent = before is None or before.reason is not answer.reason
-                    news.append(News(*job, urgent=urgent))
+                news += self.others(decision)
+            elif (urgent := self._take(decision)) is not None:
+                news.append(News(job.namespace, job.name, urgent))
         return news
 
-    def admitted(self, uid: str) -> tuple[PlacementStatus, ...] | None:
-        """The place found for a job that its status does not have yet."""
-        return self._admitted.get(uid)
+    def _take(self, decision: Decision) -> bool | None:
+        """Keep a decision on a job until its status has it; whether that is urgent, None if it is nothing new."""
+        key = decision.key
+        if isinstance(decision, Admit):
+            self._admitted[key] = decision
+            self._waiting.pop(key, None)
+            metrics.PLANNER_DECISIONS.labels("admit").inc()
+            return True
+        if isinstance(decision, Evict):
+            self._evictions[key] = self._eviction(decision)
+            metrics.PLANNER_DECISIONS.labels("evict").inc()
+            log.info("eviction", job=self._jobs[key].gang.name, message=decision.message)
+            return True
+        metrics.PLANNER_DECISIONS.labels("wait").inc()
+        before = self._waiting.get(key)
+        self._waiting[key] = decision
+        if before == decision:
+            return None
+        return before is None or REASONS[before.reason] is not REASONS[decision.reason]
+
+    def _eviction(self, decision: Evict) -> Eviction:
+        preemptor, victim = self._gang_named(decision.preemptor), self._gang_named(decision.key)
+        if preemptor is None or victim is None:
+            return Eviction(decision.preemptor, None, decision.message)
+        by_priority = preemptor.queue == victim.queue
+        return Eviction(preemptor.name, preemptor.priority if by_priority else None, decision.message)
+
+    def _gang_named(self, key: str) -> GangRequest | None:
+        job = self._jobs.get(key)
+        return self.gang_of_other(key) if job is None else job.gang
+
+    def admitted(self, uid: str) -> tuple[tuple[PlacementStatus, ...], str] | None:
+        """The place found for a job that its status does not have yet, and how that is spread."""
+        admit = self._admitted.get(uid)
+        if admit is None:
+            return None
+        places = (
+            PlacementStatus(rank=p.rank, node=p.node, gpu_model=p.gpu_model or None) for p in admit.placements
+        )
+        return tuple(places), admit.spread
 
     def waiting(self, uid: str) -> Waiting | None:
-        """Why the planner has a job wait."""
-        return self._waiting.get(uid)
+        """Why the planner has a job wait, with the numbers of now; None until it has said so once."""
+        told = self._waiting.get(uid)
+        if told is None:
+            return None
+        now = self._planner.waiting(uid) or told
+        return Waiting(
+            REASONS[now.reason],
+            now.message,
+            position=now.position,
+            starts_seconds=now.starts_seconds,
+            blockers=tuple(Blocker(REASONS[b.reason], b.message) for b in now.blockers),
+        )
+
+    def eviction(self, uid: str) -> Eviction | None:
+        """That a job is to end for another, until its status says so."""
+        return self._evictions.get(uid)
 
     def usage(self, queue: str) -> dict[str, int]:
         """GPUs held by a queue's jobs and replicas, per GPU model."""
@@ -213,28 +285,9 @@ class Scheduling:
         """GPUs of quota left for a model."""
         return self._planner.quota_room(queue, model)
 
-    # ---- translation
-
-    @staticmethod
-    def _gang(job: TrainingJob) -> GangRequest:
-        spec, meta, failure = job.spec, job.metadata, job.status.failure
-        moved = (
-            failure is not None and failure.cause in (Cause.UNSCHEDULABLE, Cause.NODE_LOST) and failure.node
-        )
-        return GangRequest(
-            key=meta.uid,
-            name=f"{meta.namespace}/{meta.name}",
-            namespace=meta.namespace,
-            queue=spec.queue,
-            priority=spec.priority,
-            created_seconds=times.from_text(meta.creation_timestamp).timestamp(),
-            workers=spec.workers.count,
-            gpus=spec.resources.gpus,
-            gpu_models=spec.resources.gpu_models,
-            cpu_milli=spec.resources.cpu_milli,
-            memory_bytes=spec.resources.memory_bytes,
-            avoid_nodes=frozenset({failure.node}) if failure and moved and failure.node else frozenset(),
-        )
+    def report(self, queue: str) -> QueueReport | None:
+        """Where a queue stands; None for one that does not exist."""
+        return self._planner.queue_report(queue, time.time())
 
     def _model(self, pod: PodView) -> str:
         return self._gpu_model_of(pod.node) if pod.gpus else ""

@@ -15,6 +15,7 @@ from datahall.api.quantities import cpu_milli, memory_bytes
 from datahall.api.queue import Queue
 from datahall.api.trainingjob import TrainingJob
 from datahall.control import labels
+from datahall.control.gpu_power import cap_watts
 
 PULL_PROBLEMS = frozenset(
     {
@@ -174,6 +175,9 @@ class PodView(Meta):
         gpus: GPUs that it asks for.
         cpu_milli: thousandths of a core that it asks for.
         memory_bytes: bytes that it asks for.
+        gates: its scheduling gates; while it has one, no scheduler looks at it.
+        node_terms: the node selector terms that it requires, as long as it has a gate.
+        placed_at: when its gate was lifted for the node that it is pinned to, RFC 3339, or None.
     """
 
     labels: dict[str, str]
@@ -196,6 +200,9 @@ class PodView(Meta):
     gpus: int
     cpu_milli: int
     memory_bytes: int
+    gates: tuple[str, ...] = ()
+    node_terms: tuple[dict[str, Any], ...] = ()
+    placed_at: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -230,6 +237,7 @@ def pod_view(raw: dict[str, Any]) -> PodView:
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated")
     scheduled = conditions.get("PodScheduled") or {}
     gpus, cpu, memory = _requests(spec)
+    gates = tuple(gate["name"] for gate in spec.get("schedulingGates") or ())
     return PodView(
         *meta_of(raw),
         labels=metadata.get("labels") or {},
@@ -252,6 +260,9 @@ def pod_view(raw: dict[str, Any]) -> PodView:
         gpus=gpus,
         cpu_milli=cpu,
         memory_bytes=memory,
+        gates=gates,
+        node_terms=_node_terms(spec) if gates else (),
+        placed_at=(metadata.get("annotations") or {}).get(labels.PLACED_AT),
     )
 
 
@@ -280,10 +291,18 @@ def _when_true(condition: dict[str, Any] | None) -> str:
 def _pinned(spec: dict[str, Any]) -> str:
     """The node that required affinity pins the pod to, as we do for workers."""
     try:
-        terms = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-        return str(terms["nodeSelectorTerms"][0]["matchFields"][0]["values"][0])
+        return str(_node_terms(spec)[0]["matchFields"][0]["values"][0])
     except (KeyError, IndexError):
         return ""
+
+
+def _node_terms(spec: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """The node selector terms that a pod requires, one of which must hold."""
+    try:
+        required = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        return tuple(required["nodeSelectorTerms"])
+    except (KeyError, TypeError):
+        return ()
 
 
 def _requests(spec: dict[str, Any]) -> tuple[int, int, int]:
@@ -335,6 +354,7 @@ class NodeView(Meta):
         ready: whether the kubelet says Ready.
         ready_changed_at: when that last changed, RFC 3339.
         schedulable: ready, not cordoned, and without a taint that our pods do not tolerate.
+        gpu_watts: the power cap of each GPU, in watts; 0 where it is not known.
     """
 
     gpu_model: str
@@ -346,6 +366,7 @@ class NodeView(Meta):
     ready: bool
     ready_changed_at: str | None
     schedulable: bool
+    gpu_watts: int
 
 
 TOLERATED_TAINTS = frozenset({labels.GPU_RESOURCE})
@@ -364,9 +385,10 @@ def node_view(raw: dict[str, Any]) -> NodeView:
         for taint in spec.get("taints") or ()
     )
     gpus = int(allocatable.get(labels.GPU_RESOURCE, 0))
+    gpu_model = node_labels.get(labels.GPU_PRODUCT, "Unknown") if gpus else ""
     return NodeView(
         *meta_of(raw),
-        gpu_model=node_labels.get(labels.GPU_PRODUCT, "Unknown") if gpus else "",
+        gpu_model=gpu_model,
         gpus=gpus,
         cpu_milli=cpu_milli(str(allocatable.get("cpu", "0"))),
         memory_bytes=memory_bytes(str(allocatable.get("memory", "0"))),
@@ -375,4 +397,5 @@ def node_view(raw: dict[str, Any]) -> NodeView:
         ready=is_ready,
         ready_changed_at=ready.get("lastTransitionTime"),
         schedulable=is_ready and not spec.get("unschedulable") and not repelled,
+        gpu_watts=cap_watts(node_labels, gpu_model),
     )

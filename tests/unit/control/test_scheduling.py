@@ -17,7 +17,8 @@ async def test_a_job_is_admitted_where_there_is_room():
     hall.settle(job)
     (news,) = hall.cycle()
     assert (news.namespace, news.name, news.urgent) == ("team-a", "digits", True)
-    places = hall.scheduling.admitted(job["metadata"]["uid"])
+    places, spread = hall.scheduling.admitted(job["metadata"]["uid"])
+    assert spread == "on one node"
     assert [(p.rank, p.node, p.gpu_model) for p in places] == [(0, "node-0", "H100"), (1, "node-0", "H100")]
     assert hall.scheduling.waiting(job["metadata"]["uid"]) is None
     assert hall.used == 8
@@ -56,8 +57,12 @@ async def test_numbers_that_move_are_no_urgent_news_but_another_reason_is():
     hall.settle(job)
     assert [news.urgent for news in hall.cycle()] == [True]
     assert hall.reason(job) == "NoRoom"
+    before = hall.scheduling.waiting(job["metadata"]["uid"])
     hall.pod("more", gpus=2, node="node-0")
-    assert [news.urgent for news in hall.cycle()] == [False]
+    assert [news for news in hall.cycle() if news.urgent] == []
+    assert hall.scheduling.waiting(job["metadata"]["uid"]).message != before.message, (
+        "who asks gets the numbers of now"
+    )
     assert hall.cycle() == [], "the same answer again is no news"
     hall.quota(nominal=4)
     (news,) = hall.cycle()
@@ -297,7 +302,7 @@ async def test_after_a_failed_start_another_node_is_looked_for():
     job = hall.change_job(job, status={"failure": failure})
     hall.settle(job)
     hall.cycle()
-    (place,) = hall.scheduling.admitted(job["metadata"]["uid"])
+    (place,), _ = hall.scheduling.admitted(job["metadata"]["uid"])
     assert place.node == "node-1"
 
 

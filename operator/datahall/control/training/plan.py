@@ -19,10 +19,29 @@ from datahall.control.settings import Settings
 from datahall.control.training.endings import after_the_end, deadline_message, fail, finished, past_deadline
 from datahall.control.training.look import Look
 from datahall.control.training.running import run
-from datahall.control.training.seen import Refusal, Report, Seen, Waiting, terminal, wants_admission
+from datahall.control.training.seen import (
+    Blocker,
+    Eviction,
+    Refusal,
+    Report,
+    Seen,
+    Waiting,
+    terminal,
+    wants_admission,
+)
 from datahall.control.training.waiting import wait
 
-__all__ = ["Refusal", "Report", "Seen", "Waiting", "plan", "terminal", "wants_admission"]
+__all__ = [
+    "Blocker",
+    "Eviction",
+    "Refusal",
+    "Report",
+    "Seen",
+    "Waiting",
+    "plan",
+    "terminal",
+    "wants_admission",
+]
 
 
 def plan(seen: Seen, settings: Settings) -> Plan:

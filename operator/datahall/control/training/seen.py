@@ -28,10 +28,44 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """The planner's refusal, for now."""
+class Blocker:
+    """One thing that is in a job's way."""
 
     reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The planner's refusal, for now.
+
+    Attributes:
+        reason: why, for a program.
+        message: why, for a person, with numbers.
+        position: its place in the queue's line, from 1; None where it is in none.
+        starts_seconds: when it is expected to start, seconds since the epoch; None if nobody knows.
+        blockers: everything that is in its way, the most important first.
+    """
+
+    reason: Reason
+    message: str
+    position: int | None = None
+    starts_seconds: float | None = None
+    blockers: tuple[Blocker, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """The planner's decision that a job ends to make room for another.
+
+    Attributes:
+        preemptor: the other, as namespace/name.
+        priority: that one's priority, where priority decided; None where quota is given back.
+        message: why, for a person, with numbers.
+    """
+
+    preemptor: str
+    priority: int | None
     message: str
 
 
@@ -81,7 +115,9 @@ class Seen:
         deleting: whether its deletion has begun.
         pods: its pods, of every generation.
         admitted: the placement that the planner decided and the status does not have yet.
+        spread: how that placement is spread over the hall, for people.
         waiting: why the planner has it wait, where it does.
+        eviction: that it is to make room for another, where the planner says so.
         claims: what is wrong with the claims that its spec names.
         left_behind: what an earlier job of its name left and a child of it needs the name of.
         report: the newest report of this job.
@@ -96,7 +132,9 @@ class Seen:
     now: datetime.datetime
     deleting: bool = False
     admitted: tuple[Placement, ...] | None = None
+    spread: str = ""
     waiting: Waiting | None = None
+    eviction: Eviction | None = None
     claims: Claims = field(default_factory=Claims)
     left_behind: LeftBehind | None = None
     report: Report | None = None
