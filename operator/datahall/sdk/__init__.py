@@ -34,6 +34,8 @@ from datahall.sdk.explaining import Explanation, explanation, state_of
 from datahall.sdk.logs import LogLine
 from datahall.sdk.manifests import read_manifests
 from datahall.sdk.predicting import Class, Prediction, Predictions
+from datahall.sdk.queueing import LineEntry, ModelUse, QueueLine, QueueStanding, Turn
+from datahall.sdk.telling import EndStory, Help, NodeUse, RunStory, Story, WaitStory
 
 __all__ = [
     "AsyncClient",
@@ -42,13 +44,18 @@ __all__ = [
     "DatahallError",
     "DeniedError",
     "Description",
+    "EndStory",
     "EventLine",
     "Explanation",
+    "Help",
     "InferenceService",
     "JobFailed",
+    "LineEntry",
     "LogLine",
     "MisuseError",
+    "ModelUse",
     "NoLogsError",
+    "NodeUse",
     "NotFoundError",
     "NotInstalledError",
     "PodLine",
@@ -56,10 +63,16 @@ __all__ = [
     "Prediction",
     "Predictions",
     "Queue",
+    "QueueLine",
+    "QueueStanding",
     "RejectedError",
+    "RunStory",
+    "Story",
     "TrainingJob",
+    "Turn",
     "UnreachableError",
     "UnreadableError",
+    "WaitStory",
     "WaitTimeout",
     "explanation",
     "read_manifests",

@@ -16,7 +16,7 @@ from datahall.api.inferenceservice import InferenceService
 from datahall.api.queue import Queue
 from datahall.api.trainingjob import TrainingJob
 from datahall.kube import KubeClient
-from datahall.sdk import describing, logs, manifests, predicting, waiting
+from datahall.sdk import describing, logs, manifests, predicting, queueing, telling, waiting
 from datahall.sdk.describing import Description
 from datahall.sdk.errors import MisuseError, translated
 from datahall.sdk.kinds import (
@@ -33,6 +33,9 @@ from datahall.sdk.kinds import (
 from datahall.sdk.logs import LogLine
 from datahall.sdk.manifests import Manifest
 from datahall.sdk.predicting import Input, Predictions
+from datahall.sdk.queueing import QueueLine, QueueStanding
+from datahall.sdk.surroundings import jobs_of, surroundings
+from datahall.sdk.telling import Story
 
 FIELD_MANAGER = "datahall-client"
 """Who owns, in server-side apply, what is submitted here."""
@@ -190,6 +193,39 @@ class AsyncClient:
         body = await self._get(described, name, namespace)
         with translated():
             return await describing.describe(await self._connected(), described, body)
+
+    async def explain(self, name: str, *, kind: str = "TrainingJob", namespace: str | None = None) -> Story:
+        """Why an object waits, how it runs or how it ended, and what would help; from statuses and Events alone.
+
+        Args:
+            name: the object.
+            kind: TrainingJob or InferenceService.
+            namespace: where it is.
+
+        Raises:
+            MisuseError: no such kind, or a Queue: `queue_line` tells of those.
+            NotFoundError: it does not exist.
+        """
+        workload_kind = _workload_kind(kind)
+        workload = cast("Workload", typed(workload_kind, await self._get(workload_kind, name, namespace)))
+        with translated():
+            return telling.story_of(workload, await surroundings(await self._connected(), workload))
+
+    async def queue_tree(self) -> list[QueueStanding]:
+        """Where all Queues stand, in the order of the tree: what is held, lent and left, and whose turn it is."""
+        return list(queueing.tree_of(await self.list_queues()))
+
+    async def queue_line(self, name: str) -> QueueLine:
+        """Where one Queue stands, and its waiting jobs, the next first, as far as the caller may read them.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        queue = await self.get_queue(name)
+        queues = await self.list_queues()
+        with translated():
+            jobs, unread = await jobs_of(await self._connected(), name, namespace=await self.namespace())
+        return queueing.queue_line(queue, queues, jobs, complete=not unread)
 
     async def logs(
         self,

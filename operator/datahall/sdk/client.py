@@ -20,6 +20,8 @@ from datahall.sdk.logs import LogLine
 from datahall.sdk.manifests import Manifest
 from datahall.sdk.portal import Portal
 from datahall.sdk.predicting import Input, Predictions
+from datahall.sdk.queueing import QueueLine, QueueStanding
+from datahall.sdk.telling import Story
 
 
 class Client:
@@ -118,6 +120,18 @@ class Client:
     def describe(self, kind: str, name: str, *, namespace: str | None = None) -> Description:
         """See `AsyncClient.describe`."""
         return self._portal.call(self._client.describe(kind, name, namespace=namespace))
+
+    def explain(self, name: str, *, kind: str = "TrainingJob", namespace: str | None = None) -> Story:
+        """See `AsyncClient.explain`."""
+        return self._portal.call(self._client.explain(name, kind=kind, namespace=namespace))
+
+    def queue_tree(self) -> list[QueueStanding]:
+        """See `AsyncClient.queue_tree`."""
+        return self._portal.call(self._client.queue_tree())
+
+    def queue_line(self, name: str) -> QueueLine:
+        """See `AsyncClient.queue_line`."""
+        return self._portal.call(self._client.queue_line(name))
 
     def logs(
         self,

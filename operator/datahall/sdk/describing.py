@@ -134,22 +134,28 @@ async def describe(kube: KubeClient, kind: Kind, body: Json) -> Description:
     )
 
 
+async def events_about(kube: KubeClient, kind: str, name: str, namespace: str) -> tuple[EventLine, ...]:
+    """All Events that the cluster still keeps about one object, oldest first.
+
+    Raises:
+        KubeError: the caller may not read them, or the API server is out of reach.
+    """
+    answer = await kube.list(
+        EVENTS,
+        # Events of an object without a namespace are kept in `default`.
+        namespace=namespace or "default",
+        field_selector=f"regarding.kind={kind},regarding.name={name}",
+    )
+    return tuple(sorted((_event_line(item) for item in answer["items"]), key=lambda event: event.time))
+
+
 async def _events(
     kube: KubeClient, kind: Kind, thing: Typed, pods: tuple[PodLine, ...]
 ) -> tuple[EventLine, ...]:
-    # Events of an object without a namespace are kept in `default`.
-    namespace = thing.metadata.namespace or "default"
     troubled = [pod.name for pod in pods if pod.state not in {"Running", "Succeeded"}]
     about = [(kind.name, thing.metadata.name), *(("Pod", name) for name in troubled[:_PODS_ASKED_ABOUT])]
     answers = await asyncio.gather(
-        *(
-            kube.list(
-                EVENTS,
-                namespace=namespace,
-                field_selector=f"regarding.kind={about_kind},regarding.name={about_name}",
-            )
-            for about_kind, about_name in about
-        ),
+        *(events_about(kube, what, name, thing.metadata.namespace) for what, name in about),
         return_exceptions=True,
     )
     events: list[EventLine] = []
@@ -158,7 +164,7 @@ async def _events(
             continue
         if isinstance(answer, BaseException):
             raise answer
-        events.extend(_event_line(item) for item in answer["items"])
+        events.extend(answer)
     return tuple(sorted(events, key=lambda event: event.time)[-EVENTS_SHOWN:])
 
 

@@ -49,6 +49,8 @@ class FakeApi:
         self.bodies: list[Json] = []
         self.installed = True
         self.forbidden: set[str] = set()
+        self.forbidden_everywhere: set[str] = set()
+        """What may be listed in a namespace, and not in all of them."""
         self.answers: deque[tuple[int, Any]] = deque()
         self.proxy: Callable[[str, Json], tuple[int, Any]] = lambda path, body: (404, {})
         self.on_watch: dict[str, deque[Callable[[], str | None]]] = defaultdict(deque)
@@ -193,7 +195,8 @@ class FakeApi:
         plural, name, rest = parts[0], parts[1] if len(parts) > 1 else "", parts[2:]
         if plural in OURS and not self.installed:
             return web.Response(status=404, text="404 page not found\n")
-        if plural in self.forbidden:
+        everywhere = not namespace and not name
+        if plural in self.forbidden or (everywhere and plural in self.forbidden_everywhere):
             return _failure(403, "Forbidden", f'{plural} is forbidden: User "me" cannot list resource')
         if plural == "services" and rest[:1] == ["proxy"]:
             status, answer = self.proxy("/" + "/".join(rest[1:]), body)

@@ -103,6 +103,41 @@ def running(**more: Any) -> Json:
     }
 
 
+BLOCKERS: list[Json] = [
+    {
+        "reason": "BorrowedAway",
+        "message": "needs 2 x 8 GPUs (H100); that is within the 16 H100 GPUs of queue team-a (4 in use), and 8 H100 "
+        "GPUs of it are there now: the rest is borrowed by team-b",
+    },
+    {"reason": "NoRoom", "message": "needs 2 x 8 GPUs (H100) at once, and 1 of 2 workers fit now"},
+]
+
+
+def waiting(position: int | None = 3, blockers: list[Json] = BLOCKERS, **more: Any) -> Json:
+    """Queued, as the planner tells it."""
+    first = blockers[0]
+    return {
+        "state": "Queued",
+        "conditions": [condition("Queued", reason=first["reason"], message=first["message"])],
+        "queuedTime": "2026-11-22T14:30:00Z",
+        "waiting": {
+            **({} if position is None else {"position": position}),
+            "reason": first["reason"],
+            "blockers": blockers,
+            "sinceTime": "2026-11-22T14:30:00Z",
+            "startsAt": "2026-11-22T15:20:00Z",
+            **more,
+        },
+    }
+
+
+PREEMPTED_BY: Json = {
+    "job": "team-b/pretraining",
+    "time": "2026-11-22T15:01:00Z",
+    "message": "queue team-b takes back 8 H100 GPUs that it had lent",
+}
+
+
 def succeeded() -> Json:
     return {
         **running(),
@@ -171,6 +206,16 @@ def queue(name: str = "team-a", **status: Any) -> Json:
             **status,
         },
     }
+
+
+def branch(name: str, parent: str | None = None, *, waits: int = 0, share: str | None = None) -> Json:
+    """A Queue in a tree, without quota of its own."""
+    status = {
+        "conditions": [condition("Ready", reason="QueueReady")],
+        "waiting": waits,
+        **({} if share is None else {"share": share}),
+    }
+    return {**queue(name), "spec": {} if parent is None else {"parent": parent}, "status": status}
 
 
 def worker(
