@@ -3,6 +3,7 @@
 The rules, each in one sentence:
 
 * Queues take turns by their share of the hall over time; in a queue gangs go by priority, then age.
+* What is within its queue's nominal quota goes before what has to be borrowed.
 * A gang starts with as many workers as quota, power and hall allow, at least its minimum, or not at all.
 * Quota: a waiting gang keeps what it needs from those behind it in its queue; a pool that a gang has to borrow from,
   and that is too small now, is lent to nobody else until it has started.
@@ -45,6 +46,10 @@ _HALL = frozenset(
         WaitReason.RESERVED,
     }
 )
+
+
+_InLine = tuple[SortKey, int, Kind]
+"""The place of a kind's first gang, a number that tells kinds apart, and the kind."""
 
 
 @dataclass(slots=True)
@@ -106,18 +111,19 @@ class Cycle:
         """Decide."""
         self._serve_those_held_for()
         self._renew_reservation()
-        for queue in self._line.queues():
-            if self._books.tree.spec(queue) is None:
-                for kind in self._line.kinds(queue):
+        for name in self._line.queues():
+            if self._books.tree.spec(name) is None:
+                for kind in self._line.kinds(name):
                     self._refuse(kind, self._first(kind))
-        turns = self._books.fairness.turns(self._line.queues(), self._now)
-        heaps: dict[str, list[tuple[SortKey, int, Kind]]] = {}
-        while not self._out.more and (queue_ := turns.next_queue()) is not None:
-            heap = heaps.get(queue_)
-            if heap is None:
-                heap = heaps[queue_] = self._line_up(queue_)
-            if not self._serve(heap, turns):
-                turns.done(queue_)
+        heaps: dict[str, list[_InLine]] = {}
+        for may_borrow in (False, True):
+            turns = self._books.fairness.turns(self._line.queues(), self._now)
+            while not self._out.more and (queue := turns.next_queue()) is not None:
+                heap = heaps.get(queue)
+                if heap is None:
+                    heap = heaps[queue] = self._line_up(queue)
+                if not self._serve(heap, turns, may_borrow=may_borrow):
+                    turns.done(queue)
         self._out.kept = self._judge.kept
         return self._out
 
@@ -134,7 +140,9 @@ class Cycle:
             found = self._judge.judge(kind.key, hold.gang, stay=hold.domain, holding=True)
             if isinstance(found, Fit):
                 self._start(kind, hold.gang, found, None)
-            elif any(self._books.holdings.get(victim) is not None for victim in hold.victims):
+            elif found is not None and any(
+                self._books.holdings.get(victim) is not None for victim in hold.victims
+            ):
                 self._hold(hold)
                 self._out.apart[key] = _making_room(hold, found)
 
@@ -151,7 +159,11 @@ class Cycle:
             return
         kind = self._line.kind(kept.gang.key)
         if kind is not None and kind.key == kept.kind:
-            self._judge.reserve(kind.key, kept.gang, kept.model, previous=self._previous(kept))
+            # An older one of the kind may have come back since: it is the one that is asked about, and goes first.
+            place = self._next_place(kind)
+            gang = self._line.get(kept.gang.key if place is None else place[2])
+            assert gang is not None, "a line names waiting gangs"
+            self._judge.reserve(kind.key, gang, kept.model, previous=self._previous(kept))
 
     def _previous(self, kept: Kept) -> Reservation | None:
         """The reservation as it was, unless one of its columns is another node's by now."""
@@ -162,7 +174,7 @@ class Cycle:
         names = tuple(nodes.name(column) for column in columns.tolist())
         return kept.reservation if names == kept.nodes else None
 
-    def _line_up(self, queue: str) -> list[tuple[SortKey, int, Kind]]:
+    def _line_up(self, queue: str) -> list[_InLine]:
         heap = []
         for number, kind in enumerate(self._line.kinds(queue)):
             place = self._next_place(kind)
@@ -181,13 +193,19 @@ class Cycle:
         assert gang is not None, "a line names waiting gangs"
         return gang
 
-    def _serve(self, heap: list[tuple[SortKey, int, Kind]], turns: Turns) -> bool:
-        """Start the first gang of a queue that can start; whether one did."""
+    def _serve(self, heap: list[_InLine], turns: Turns, *, may_borrow: bool) -> bool:
+        """Start the first gang of a queue that can start; whether one did.
+
+        Where nothing may be borrowed, the first that would have to ends the queue's turns: nobody passes it.
+        """
         while heap:
             place, number, kind = heappop(heap)
             gang = self._line.get(place[2])
             assert gang is not None, "a line names waiting gangs"
-            found = self._judge.judge(kind.key, gang)
+            found = self._judge.judge(kind.key, gang, may_borrow=may_borrow)
+            if found is None:
+                heappush(heap, (place, number, kind))
+                return False
             if isinstance(found, Fit):
                 self._start(kind, gang, found, turns)
                 following = self._next_place(kind) if kind.line else None

@@ -85,8 +85,8 @@ class Held:
 class _Rate:
     """What the gangs of a queue hold together."""
 
-    gpus: float = 0.0
-    watts: float = 0.0
+    gpu_milli: int = 0
+    watts: int = 0
     gangs: int = 0
 
 
@@ -202,9 +202,9 @@ class Holdings:
         rate = self._rates.get(queue)
         return 0 if rate is None else rate.gangs
 
-    def rates(self) -> dict[str, tuple[float, float]]:
+    def rates(self) -> dict[str, tuple[float, int]]:
         """GPUs and watts held by each queue's gangs."""
-        return {queue: (rate.gpus, rate.watts) for queue, rate in self._rates.items()}
+        return {queue: (r.gpu_milli / WHOLE_GPU_MILLI, r.watts) for queue, r in self._rates.items()}
 
     def usage(self, queue: str) -> dict[str, int]:
         """GPU thousandths that a queue's gangs hold, by model."""
@@ -325,7 +325,8 @@ class Holdings:
             else:
                 self._hall.power.release(node, watts)
         rate = self._rates.setdefault(gang.queue, _Rate())
-        rate.gpus += sign * held.gpus
+        # Whole numbers, which add up to nothing again once everyone has left.
+        rate.gpu_milli += sign * round(held.gpus * WHOLE_GPU_MILLI)
         rate.watts += sign * held.watts
         rate.gangs += sign
         if rate.gangs == 0:

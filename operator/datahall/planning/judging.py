@@ -164,8 +164,14 @@ class Judge:
     # ---- the judgement
 
     def judge(
-        self, kind: KindKey, gang: GangRequest, *, stay: Domain | None = None, holding: bool = False
-    ) -> Fit | Refusal:
+        self,
+        kind: KindKey,
+        gang: GangRequest,
+        *,
+        stay: Domain | None = None,
+        holding: bool = False,
+        may_borrow: bool = True,
+    ) -> Fit | Refusal | None:
         """Say where a gang would start now, or why it does not. The caller applies a fit before the next call.
 
         Args:
@@ -173,6 +179,10 @@ class Judge:
             gang: The gang.
             stay: The domain that was cleared for it, if one was.
             holding: Whether room is being made for it: what others keep does not bind it.
+            may_borrow: Whether it may use more than its queue's nominal quota.
+
+        Returns:
+            None for one that would have to borrow and may not.
         """
         queue = self._books.queues.get(kind.queue)
         if queue is None:
@@ -189,8 +199,12 @@ class Judge:
             return Refusal(WaitReason.NEVER_FITS, lambda: messages.never_in_hall(self._hall, shape))
         refusals: list[Refusal] = []
         best: tuple[tuple[int, int], Fit] | None = None
+        borrows = False
         for model in models:
             workers = self._by_quota(kind, model, holding=holding)
+            if isinstance(workers, int) and not may_borrow and self._borrows(kind, model, workers):
+                borrows = True
+                continue
             found = (
                 self._by_room(kind, gang, model, workers, stay=stay, holding=holding)
                 if isinstance(workers, int)
@@ -206,6 +220,8 @@ class Judge:
                 best = rank, found
         if best is not None:
             return best[1]
+        if borrows:
+            return None
         first = min(refusals, key=lambda refusal: _NEAREST.index(refusal.reason))
         others = tuple(refusal for refusal in refusals if refusal is not first)
         return Refusal(
@@ -313,6 +329,14 @@ class Judge:
         if isinstance(verdict, Fits):
             return self._behind_quota(kind, model, units)
         return self._quota_refusal(kind, model, verdict)
+
+    def _borrows(self, kind: KindKey, model: str, workers: int) -> bool:
+        """Whether so many workers are more than what the queue has of its own."""
+        tree = self._books.tree
+        if tree.parent(kind.queue) is None:
+            return False
+        verdict = tree.verdict(kind.queue, {r: n * workers for r, n in self.units(kind, model).items()})
+        return not isinstance(verdict, Fits) or bool(verdict.borrowed)
 
     def _quota_refusal(self, kind: KindKey, model: str, refused: Refused) -> Refusal:
         shape, tree = kind.shape, self._books.tree
