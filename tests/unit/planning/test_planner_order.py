@@ -252,3 +252,10 @@ class TestReservation:
         wait = decide(planner, gang("big", gpus=8, created=1, level=Level.HOST, required=True))["big"]
         assert wait.starts_seconds is None
         assert wait.message.endswith("starts when team-a/r ends; when that is, is not known yet")
+
+    def test_an_older_one_of_the_same_kind_that_comes_back_takes_over_what_is_kept(self):
+        planner = hall(node("a"))
+        decide(planner, gang("old", gpus=8, created=1))
+        decide(planner, gang("young", gpus=8, created=2))
+        planner.requeue("old")
+        assert reasons(decide(planner)) == {"old": "admitted"}

@@ -11,7 +11,7 @@ from datahall.planning import (
     QueueState,
     WaitReason,
 )
-from tests.unit.planning.planners import decide, gang, hall, node, queue, reasons
+from tests.unit.planning.planners import NOW, decide, gang, hall, node, queue, reasons
 
 HOUR = 3600.0
 
@@ -191,6 +191,17 @@ class TestTree:
         )
         planner.withdraw("big")
         assert reasons(decide(planner)) == {"small": "admitted"}
+
+    def test_what_is_within_nominal_goes_before_what_is_borrowed_whoever_used_less(self):
+        planner = hall(
+            node("n"),
+            quota=8,
+            parent="pool",
+            queues=[queue("pool", 0), queue("team-b", 0, parent="pool")],
+        )
+        planner.used("team-a", 1e6, 0.0, NOW)
+        found = decide(planner, gang("borrows", gpus=8, queue="team-b"), gang("owns", gpus=8, created=1))
+        assert reasons(found) == {"owns": "admitted", "borrows": WaitReason.QUOTA_EXCEEDED}
 
 
 class TestWatts:
