@@ -69,6 +69,10 @@ bench-control: $(STAMP) ## Jobs per second of the operator, as one JSON object.
 bench-packing: $(STAMP) ## How full a hall gets, beside the published rules. TRACES="default gpuspec33" SEEDS=10.
 	@$(PYTHON) -m bench.packing $(if $(TRACES),--traces "$(TRACES)") $(if $(SEEDS),--seeds $(SEEDS))
 
+.PHONY: bench-admission
+bench-admission: $(STAMP) ## The peers' own sets against a real API server: SET=kueue-baseline SCALE=0.1 CONTROL=1. docs/benchmarks-admission.md
+	@$(PYTHON) -m bench.admission --set "$(SET)" $(if $(SCALE),--scale $(SCALE)) $(if $(CONTROL),--control)
+
 .PHONY: lock
 lock: ## Resolve the pinned requirements anew (hashes, no addresses).
 	$(COMPILE) -o requirements/dev.txt --extra operator operator/pyproject.toml trainer_image/pyproject.toml requirements/dev.in

@@ -19,7 +19,7 @@ from bench.admission_objects import Json, knows, nodes
 from bench.admission_sets import Nodes
 from bench.control import CRDS, ROOT, SERVICE_ACCOUNTS, cpu_seconds, max_rss_mb, scrape, value
 from datahall.kube import AlreadyExistsError, KubeClient, KubeError
-from datahall.kube.resources import NAMESPACES, NODES, QUEUES
+from datahall.kube.resources import NAMESPACES, NODES, QUEUES, TRAINING_JOBS
 from local_cluster.api import ApiServer, Options
 
 PROBE_PORT = 18081
@@ -66,6 +66,7 @@ class Hall:
             while True:
                 try:
                     await self.client.list(QUEUES)
+                    await self.client.list(TRAINING_JOBS)
                     return
                 except KubeError:
                     await asyncio.sleep(0.2)

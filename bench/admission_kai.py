@@ -41,6 +41,7 @@ class Stage:
     ledger: Ledger
     kubelet: Kubelet
     generator: Generator
+    kubelets: asyncio.Task[None]
     until: float
     made: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
@@ -59,6 +60,8 @@ class Stage:
         left, told = set(keys), loop.time()
         while left:
             left = {key for key in left if self.ledger.entries[key].bound is None}
+            if self.kubelets.done():
+                self.kubelets.result()  # raises what ended it
             if loop.time() > self.until:
                 say(f"the time is over with {len(left)} of {len(keys)} jobs not bound")
                 return False
@@ -110,7 +113,7 @@ async def play(hall: Hall, of: HallSet, *, control: bool, timeout_seconds: float
         kubelet = Kubelet(client, ledger, runtimes={}, reports_running=True, operator=not control)
         kubelets = asyncio.create_task(kubelet.run())
         generator = Generator(client, ledger, control, topology=hall.topology)
-        stage = Stage(hall, of, control, ledger, kubelet, generator, loop.time() + timeout_seconds)
+        stage = Stage(hall, of, control, ledger, kubelet, generator, kubelets, loop.time() + timeout_seconds)
         try:
             await _queues(hall, of)
             await hall.start_meter()
@@ -176,7 +179,8 @@ async def _fill_backlog(stage: Stage) -> Outcome:
     started = asyncio.get_running_loop().time()
     stage.hall.start_operator()
     complete = await stage.bound(keys)
-    return stage.ledger.last("bound", keys) - started, complete, count, count
+    ended = stage.ledger.last("bound", keys) if complete else asyncio.get_running_loop().time()
+    return ended - started, complete, count, count
 
 
 async def _gang(stage: Stage) -> Outcome:

@@ -187,12 +187,12 @@ async def changes(client: KubeClient, resource: Resource) -> AsyncIterator[tuple
     """Every object of a kind, then every change of one, for ever."""
     version = ""
     while True:
-        if not version:
-            listed = await client.list(resource)
-            for item in listed["items"]:
-                yield "ADDED", item
-            version = listed["metadata"]["resourceVersion"]
         try:
+            if not version:
+                listed = await client.list(resource)
+                version = listed["metadata"]["resourceVersion"]
+                for item in listed["items"]:
+                    yield "ADDED", item
             async for event in client.watch(resource, resource_version=version):
                 version = event.object["metadata"]["resourceVersion"]
                 if event.type != "BOOKMARK":
