@@ -15,7 +15,7 @@ IN_CLUSTER := eval "$$($(PYTHON) -m local_cluster env)" && export PATH="$(CURDIR
 
 .PHONY: help
 help: ## List the commands.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 $(STAMP): requirements/dev.txt operator/pyproject.toml trainer_image/pyproject.toml scripts/setup
 	@scripts/setup $(VENV)
@@ -70,7 +70,7 @@ bench-packing: $(STAMP) ## How full a hall gets, beside the published rules. TRA
 	@$(PYTHON) -m bench.packing $(if $(TRACES),--traces "$(TRACES)") $(if $(SEEDS),--seeds $(SEEDS))
 
 .PHONY: bench-admission
-bench-admission: $(STAMP) ## The peers' own sets against a real API server: SET=kueue-baseline SCALE=0.1 CONTROL=1. docs/benchmarks-admission.md
+bench-admission: $(STAMP) ## The peers' own sets: SET=kueue-baseline, kai-fill, ...; SCALE=0.1, CONTROL=1 for kube-scheduler alone.
 	@$(PYTHON) -m bench.admission --set "$(SET)" $(if $(SCALE),--scale $(SCALE)) $(if $(CONTROL),--control)
 
 .PHONY: lock
