@@ -91,7 +91,8 @@ def loose_pods(name: str, *, queue: str, of: JobClass) -> list[Json]:
     parsed = TrainingJob.from_json(body)
     pods = []
     for rank in range(of.workers):
-        pod = worker_pod(parsed, generation=1, place=Placement(rank=rank, node=""), settings=_SETTINGS)
+        place = Placement(rank=rank, node="")
+        pod = worker_pod(parsed, generation=1, place=place, workers=of.workers, settings=_SETTINGS)
         del pod["metadata"]["ownerReferences"]
         del pod["spec"]["affinity"]
         pods.append(pod)

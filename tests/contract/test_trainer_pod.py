@@ -92,7 +92,9 @@ JOBS: dict[str, Json] = EXAMPLES | {
 
 def worker(of: TrainingJob, rank: int = 0, generation: int = 3) -> Json:
     place = Placement(rank=rank, node="node-0", gpu_model="H100")
-    return pods.worker_pod(of, generation=generation, place=place, settings=SETTINGS)
+    return pods.worker_pod(
+        of, generation=generation, place=place, workers=of.spec.workers.count, settings=SETTINGS
+    )
 
 
 def environment(pod: Json) -> dict[str, str]:
@@ -291,7 +293,8 @@ def test_reports_go_to_the_path_that_the_operator_serves():
 
 def test_without_an_address_the_trainer_is_not_asked_to_report():
     silent = Settings.from_environment({"POD_NAME": "operator-0"})
-    pod = pods.worker_pod(job(), generation=1, place=Placement(rank=0, node="n"), settings=silent)
+    place = Placement(rank=0, node="n")
+    pod = pods.worker_pod(job(), generation=1, place=place, workers=1, settings=silent)
     assert "DATAHALL_REPORT_URL" not in environment(pod)
 
 

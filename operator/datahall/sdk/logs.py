@@ -133,7 +133,9 @@ class _Follower:
             workload.metadata.name,
             workload.metadata.uid,
         )
-        one_worker = isinstance(workload, TrainingJob) and workload.spec.workers.count == 1
+        one_worker = isinstance(workload, TrainingJob) and (
+            (workload.status.workers or workload.spec.workers.count) == 1
+        )
         self.several = rank is None and not one_worker
         self.queue: asyncio.Queue[LogLine | KubeError] = asyncio.Queue(_BUFFERED_LINES)
         self.readers: dict[_Writer, asyncio.Task[None]] = {}

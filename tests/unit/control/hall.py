@@ -124,7 +124,9 @@ class Hall:
 
     def worker(self, job: Json, rank: int = 0, *, phase: str = "Running", node: str = "node-0") -> Json:
         parsed = TrainingJob.from_json(job)
-        body = worker_pod(parsed, generation=1, place=Placement(rank=rank, node=node), settings=SETTINGS)
+        place = Placement(rank=rank, node=node)
+        count = parsed.spec.workers.count
+        body = worker_pod(parsed, generation=1, place=place, workers=count, settings=SETTINGS)
         body["metadata"] |= self.meta(body["metadata"]["name"])
         body["spec"]["nodeName"] = node
         body["status"] = {"phase": phase}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 
 from datahall.api.reasons import Cause, Reason
@@ -14,7 +16,7 @@ from datahall.control.training.failures import BIND_PATIENCE_SECONDS
 from datahall.control.training.look import FORCE_AFTER_SECONDS
 from datahall.control.training.progress import PROGRESS_EVERY_SECONDS, read_progress
 from datahall.control.training.running import ROOT_CAUSE_PATIENCE_SECONDS
-from datahall.control.training.seen import LeftBehind, Refusal, Report, Waiting
+from datahall.control.training.seen import Blocker, LeftBehind, Refusal, Report, Waiting
 from tests.unit.control.world import DIGEST, PROGRESS, START, SUCCEEDED, UID, World, custom, failed, running
 
 WAITS_FOR_POD = Claims(
@@ -68,11 +70,76 @@ def test_numbers_that_move_are_told_but_not_every_time():
     world.waiting = Waiting(Reason.QUOTA_EXCEEDED, "needs 2 GPUs; queue team-a has 1 of 2 left")
     plan = world.look()
     assert plan.status is None
-    assert plan.look_again_seconds == pytest.approx(12, abs=1)
+    assert 0 < plan.look_again_seconds <= 15
     world.wait(plan.look_again_seconds)
     world.look()
     assert world.condition("Queued").message == world.waiting.message
     assert len(world.news) == 1
+
+
+def test_who_stands_far_behind_is_told_new_numbers_seldom():
+    def writes(position: int) -> int:
+        world, due = World(room=False), 0.0
+        for second in range(3600):
+            world.waiting = Waiting(Reason.QUOTA_EXCEEDED, f"{second} of 4000 in use", position=position)
+            if second >= due:
+                due = second + world.look().look_again_seconds
+            world.wait(1)
+        return world.status_writes
+
+    assert writes(1) == pytest.approx(240, abs=3)
+    assert writes(100) == pytest.approx(3, abs=1)
+    assert writes(100_000) <= 2
+
+
+def test_a_wait_is_told_with_position_blockers_and_the_expected_start():
+    world = World(room=False)
+    long = "x" * 3000
+    world.waiting = Waiting(
+        Reason.NO_ROOM,
+        "5 free",
+        position=3,
+        starts_seconds=(START + datetime.timedelta(seconds=61)).timestamp(),
+        blockers=(
+            Blocker(Reason.NO_ROOM, "5 free"),
+            *(Blocker(Reason.QUOTA_EXCEEDED, long) for _ in range(9)),
+        ),
+    )
+    world.settle()
+    waiting = world.status.waiting
+    assert (waiting.reason, waiting.position) == ("NoRoom", 3)
+    assert waiting.starts_at == times.to_text(START + datetime.timedelta(minutes=2)), "to the minute"
+    assert waiting.since_time == times.to_text(START)
+    assert [b.reason for b in waiting.blockers] == ["NoRoom"] + 7 * ["QuotaExceeded"]
+    assert len(waiting.blockers[7].message) == 1024
+    world.room = True
+    world.settle()
+    assert world.status.waiting is None
+
+
+def test_what_is_in_the_way_besides_the_planner_is_a_blocker_too():
+    world = World()
+    world.claims = Claims(missing=("data",))
+    world.settle()
+    waiting = world.status.waiting
+    assert (waiting.reason, waiting.position) == ("ClaimNotFound", None)
+    assert waiting.blockers[0].message == world.condition("Queued").message
+
+
+@pytest.mark.parametrize("end", ["suspend", "deadline"])
+def test_who_waits_no_more_has_no_reason_to(end):
+    world = World(room=False, activeDeadlineSeconds=60 if end == "deadline" else None)
+    world.waiting = QUOTA
+    world.settle()
+    assert world.status.waiting is not None
+    if end == "suspend":
+        world.edit(suspend=True)
+    else:
+        world.room = True
+        world.settle()
+        world.wait(100)
+    world.settle()
+    assert world.status.waiting is None
 
 
 def test_another_reason_to_wait_is_told_at_once():

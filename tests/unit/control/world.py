@@ -115,14 +115,20 @@ def merged(target: Any, patch: Any) -> Any:
 class World:
     """One job, its pods, and everyone who acts on them."""
 
-    def __init__(self, *, workers: int = 2, room: bool = True, **spec: Any) -> None:
+    def __init__(
+        self, *, workers: int = 2, fewest: int | None = None, room: bool = True, **spec: Any
+    ) -> None:
         self.now = START
         self.raw: Json | None = job_body(workers=workers, **spec)
+        if fewest is not None:
+            self.raw["spec"]["workers"]["min"] = fewest
         self.workers = workers
         self.pods: dict[str, Json] = {}
         self.room = room
         self.nodes = [f"node-{rank}" for rank in range(workers)]
+        self.placed = workers
         self.waiting: training.Waiting | None = None
+        self.eviction: training.Eviction | None = None
         self.claims = Claims()
         self.left_behind: LeftBehind | None = None
         self.report: training.Report | None = None
@@ -167,7 +173,7 @@ class World:
         job, pods = self.job, self.views()
         in_the_way = obstacle(job, claims=self.claims, left_behind=self.left_behind, now=self.now)
         wanted = training.wants_admission(job, pods) and in_the_way is None and self.refusal is None
-        places = tuple(Placement(rank=r, node=self.nodes[r], gpu_model="H100") for r in range(self.workers))
+        places = tuple(Placement(rank=r, node=self.nodes[r], gpu_model="H100") for r in range(self.placed))
         room = self.room and not self.lost.intersection(
             self.nodes
         )  # the planner places nothing on a lost node
@@ -177,7 +183,9 @@ class World:
             now=self.now,
             deleting=self.deleting,
             admitted=places if wanted and room else None,
+            spread="on one rack" if wanted and room else "",
             waiting=self.waiting if wanted and not room else None,
+            eviction=self.eviction if job.status.placement else None,
             claims=self.claims,
             left_behind=self.left_behind,
             report=self.report,
@@ -249,7 +257,7 @@ class World:
         }
         body["status"] = {"phase": "Pending"}
         self.pods[name] = body
-        assert len(self.pods) <= self.workers
+        assert len(self.pods) <= self.placed
         self.history.append(("create", name))
 
     def _delete(self, action: Delete) -> None:
@@ -284,7 +292,7 @@ class World:
         return raw
 
     def run(self, *ranks: int) -> None:
-        for rank in ranks or range(self.workers):
+        for rank in ranks or range(self.placed):
             self._pod(rank)["status"] = {
                 "phase": "Running",
                 "containerStatuses": [{"state": {"running": {}}}],
@@ -350,6 +358,7 @@ def running(**options: Any) -> World:
 def worker(**over: Any) -> PodView:
     """One worker pod, Pending on its node, with raw fields over it."""
     job = TrainingJob.from_json(job_body())
-    raw = worker_pod(job, generation=1, place=Placement(rank=0, node="node-0"), settings=SETTINGS)
+    place = Placement(rank=0, node="node-0")
+    raw = worker_pod(job, generation=1, place=place, workers=2, settings=SETTINGS)
     raw["metadata"] |= {"uid": "pod-1", "resourceVersion": "5", "creationTimestamp": times.to_text(START)}
     return pod_view(merged(raw, over))

@@ -23,10 +23,12 @@ def finished(look: Look) -> bool:
     """End the job if the gang has done its work."""
     job, gang = look.seen.job, look.gang()
     first = gang.get(0)
-    if not job.status.placement or first is None or first.phase != "Succeeded":
+    if first is None or first.phase != "Succeeded":
         return False
     said = termination(first)
     output = output_of(said) if said and said.get("result") == "Succeeded" else None
+    if not job.status.placement and (output is None or job.spec.container is not None):
+        return False  # it was told to stop, and stopped: only a whole result makes an end of that
     others = [pod for rank, pod in gang.items() if rank and pod.phase != "Succeeded"]
     if job.spec.container is None:
         if output is None:
@@ -42,7 +44,7 @@ def finished(look: Look) -> bool:
             return True
         _succeed(look, first, output)
         return True
-    if len(gang) == job.spec.workers.count and not others:
+    if len(gang) == len(job.status.placement) and not others:
         _succeed(look, first, output)
         return True
     return False
@@ -55,7 +57,7 @@ def _succeed(look: Look, first: PodView | None, output: TrainedModel | None) -> 
     message = (
         f"output {output.uri}, digest {output.digest}" if output else "all workers ended with exit code 0"
     )
-    draft.set(output=output, completion_time=times.to_text(look.seen.now), placement=())
+    draft.set(output=output, completion_time=times.to_text(look.seen.now))
     _settle(draft)
     draft.true(ConditionType.SUCCEEDED, Reason.TRAINING_SUCCEEDED, message)
     look.announce(Reason.TRAINING_SUCCEEDED, message)
@@ -70,7 +72,7 @@ def fail(look: Look, reason: Reason, message: str, end: WorkerEnd | None = None)
         draft.set(failure=failure_of(look, end))
     elif reason is Reason.DEADLINE_EXCEEDED:
         draft.set(failure=plain_failure(look, Cause.DEADLINE, message))
-    draft.set(completion_time=now, placement=())
+    draft.set(completion_time=now)
     _settle(draft)
     draft.true(ConditionType.FAILED, reason, message).true(ConditionType.STALLED, reason, message)
     look.announce(reason, message)
@@ -78,7 +80,8 @@ def fail(look: Look, reason: Reason, message: str, end: WorkerEnd | None = None)
 
 
 def _settle(draft: StatusDraft[TrainingJobStatus]) -> None:
-    """No condition of a job that ended says that anything is still going on."""
+    """Nothing of a job that ended says that anything is still going on; how many workers it had is kept."""
+    draft.set(placement=(), spread=None, waiting=None)
     for type_ in (
         ConditionType.QUEUED,
         ConditionType.ADMITTED,

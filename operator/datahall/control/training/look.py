@@ -77,9 +77,13 @@ class Look:
         """Say what the job is on its way to."""
         self.draft.true(ConditionType.RECONCILING, reason, message)
 
+    def give_back(self) -> None:
+        """It holds no place any more, and is a gang of no size."""
+        self.draft.set(placement=(), workers=None, spread=None)
+
     def release(self) -> None:
-        """Give the place back."""
-        self.draft.set(placement=())
+        """Give the place back, and say that nothing runs."""
+        self.give_back()
         for type_ in (ConditionType.ADMITTED, ConditionType.RUNNING, ConditionType.RESTARTING):
             self.draft.false(type_)
 
@@ -91,12 +95,14 @@ class Look:
 
     def make(self, places: Iterable[Placement], generation: int) -> None:
         """Make the workers of these places, and what gives them their names."""
-        job = self.seen.job
-        if job.spec.workers.count > 1:
+        job, workers = self.seen.job, len(self.draft.value.placement)
+        if workers > 1:
             # Made with every generation, should somebody have deleted it: that it is there is no error.
             self.actions.append(Create(SERVICES, build.workers_service(job)))
         for place in places:
-            pod = build.worker_pod(job, generation=generation, place=place, settings=self.settings)
+            pod = build.worker_pod(
+                job, generation=generation, place=place, workers=workers, settings=self.settings
+            )
             self.actions.append(Create(PODS, pod))
 
     def stop(self, pods: Iterable[PodView], *, all_of_them: bool = False) -> None:

@@ -92,6 +92,7 @@ def _suspended(look: Look) -> None:
         look.announce(Reason.SUSPEND_REQUESTED, f"{len(running)} workers are stopped; their GPUs become free")
     look.release()
     look.end_back_off()
+    draft.set(waiting=None)
     draft.set(start_time=None)  # the deadline counts anew from the resumption, as a Kubernetes Job's does
     draft.true(ConditionType.SUSPENDED, Reason.SUSPEND_REQUESTED, "spec.suspend is true").false(
         ConditionType.QUEUED

@@ -77,8 +77,18 @@ def workers_service(job: TrainingJob) -> dict[str, Any]:
     }
 
 
-def worker_pod(job: TrainingJob, *, generation: int, place: Placement, settings: Settings) -> dict[str, Any]:
-    """The pod of one worker, pinned to the node that the planner chose; the kube-scheduler still checks and binds."""
+def worker_pod(
+    job: TrainingJob, *, generation: int, place: Placement, workers: int, settings: Settings
+) -> dict[str, Any]:
+    """The pod of one worker, pinned to the node that the planner chose; the kube-scheduler still checks and binds.
+
+    Args:
+        job: the job.
+        generation: the gang's generation.
+        place: the worker's rank and node.
+        workers: workers of this generation, which may be fewer than the spec's count.
+        settings: images and addresses.
+    """
     name = labels.worker_pod(job.metadata.name, generation, place.rank)
     spec = job.spec
     custom = spec.task is Task.CUSTOM
@@ -119,7 +129,9 @@ def worker_pod(job: TrainingJob, *, generation: int, place: Placement, settings:
                     "name": "trainer",
                     **_program(job, settings),
                     "imagePullPolicy": settings.image_pull_policy,
-                    "env": _environment(job, generation=generation, rank=place.rank, settings=settings),
+                    "env": _environment(
+                        job, generation=generation, rank=place.rank, workers=workers, settings=settings
+                    ),
                     "resources": resources(spec.resources.gpus, spec.resources.cpu, spec.resources.memory),
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
@@ -227,18 +239,20 @@ def _program(job: TrainingJob, settings: Settings) -> dict[str, Any]:
     return program
 
 
-def _environment(job: TrainingJob, *, generation: int, rank: int, settings: Settings) -> list[dict[str, str]]:
+def _environment(
+    job: TrainingJob, *, generation: int, rank: int, workers: int, settings: Settings
+) -> list[dict[str, str]]:
     name, namespace, spec = job.metadata.name, job.metadata.namespace, job.spec
     variables = {
         "DATAHALL_GENERATION": str(generation),
         "DATAHALL_POD_NAME": labels.worker_pod(name, generation, rank),
         "DATAHALL_TOKEN_FILE": f"{TOKEN_DIRECTORY}/token",
         "HOME": "/tmp",  # noqa: S108 - the root file system is read-only
-        "PET_NNODES": str(spec.workers.count),
+        "PET_NNODES": str(workers),
         "PET_NODE_RANK": str(rank),
         "PET_NPROC_PER_NODE": str(max(1, spec.resources.gpus)),
     }
-    if spec.workers.count > 1:
+    if workers > 1:
         first = labels.worker_pod(name, generation, 0)
         variables["PET_MASTER_ADDR"] = f"{first}.{labels.workers_service(name)}.{namespace}.svc"
         variables["PET_MASTER_PORT"] = str(RENDEZVOUS_PORT)

@@ -1,4 +1,7 @@
-"""A job that holds a place: fence off what is older, make what is missing, watch how it goes, start again."""
+"""A job that holds a place: fence off what is older, make what is missing, watch how it goes, start again.
+
+How it ends early for another is in `making_way`.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from datahall.control.training.failures import (
     sentence,
 )
 from datahall.control.training.look import END_MARGIN_SECONDS, Look
+from datahall.control.training.making_way import make_way
 from datahall.control.training.progress import take_report
 from datahall.control.training.seen import Refusal
 from datahall.control.views import PULL_PROBLEMS, PodView
@@ -36,12 +40,15 @@ def run(look: Look) -> None:
         _refused(look, seen.refusal)
         return
     uid = seen.job.metadata.uid
+    gang = look.gang()
+    ends = early_ends(look, gang)
+    if seen.eviction is not None and not ends:
+        make_way(look, seen.eviction)
+        return
     old = [pod for pod in seen.pods if pod.generation < status.generation or pod.owner_uid != uid]
     if old:
         _fence(look, old)
         return
-    gang = look.gang()
-    ends = early_ends(look, gang)
     if ends:
         _broken(look, gang, ends)
         return
@@ -93,8 +100,9 @@ def _broken(look: Look, gang: dict[int, PodView], ends: list[WorkerEnd]) -> None
     draft.false(ConditionType.RUNNING, Reason.NOT_RUNNING, sentence(end))
     nodes = {place.node for place in status.placement}
     elsewhere = end.cause in (Cause.UNSCHEDULABLE, Cause.NODE_LOST, Cause.EVICTED, Cause.PREEMPTED)
-    if elsewhere or nodes & (seen.unfit_nodes | seen.lost_nodes):
-        draft.set(placement=(), queued_time=times.to_text(seen.now))
+    if elsewhere or seen.eviction is not None or nodes & (seen.unfit_nodes | seen.lost_nodes):
+        look.give_back()
+        draft.set(queued_time=times.to_text(seen.now))
         draft.false(ConditionType.ADMITTED, Reason.NOT_ADMITTED, "needs a new place")
         draft.true(ConditionType.QUEUED, reason, f"{sentence(end)}; waits for a new place")
         draft.true(ConditionType.RESTARTING, reason, sentence(end))

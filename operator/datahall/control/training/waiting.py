@@ -1,18 +1,36 @@
-"""A job without a place: why it waits, and how it takes the place that the planner has found."""
+"""A job without a place: why it waits, and how it takes the place that the planner has found.
+
+What is told of a wait has numbers, and those of ten thousand waiting jobs move at every start and end. So numbers alone
+are written at set times only: often for those at the head of a line, seldom far behind, where they say little. That
+keeps all the writes of a line below one a second however long it is.
+"""
 
 from __future__ import annotations
 
+import datetime
+import zlib
+
+from datahall.api import trainingjob_status as api
 from datahall.api.conditions import ConditionType, is_true
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import Placement
 from datahall.control import times
 from datahall.control.training.look import END_MARGIN_SECONDS, Look
 from datahall.control.training.obstacles import obstacle
-from datahall.control.training.seen import LeftBehind
+from datahall.control.training.seen import Blocker, LeftBehind, Waiting
 from datahall.control.views import PodView
 
 WAIT_MESSAGE_EVERY_SECONDS = 15.0
-"""Shortest time between two status writes that change only the numbers of a waiting message."""
+"""Shortest time between two status writes that change only the numbers of a waiting message, per place in line."""
+
+WAIT_MESSAGE_LONGEST_SECONDS = 3600.0
+"""The longest such time."""
+
+_ON_TIME_SECONDS = 1.0
+_BLOCKERS = 8
+_BLOCKER_LENGTH = 1024
+_STARTS_STEP_SECONDS = 60
+"""An expected start is told to the minute: it is an estimate, and would move at every look."""
 
 
 def wait(look: Look) -> None:
@@ -28,7 +46,7 @@ def wait(look: Look) -> None:
     in_the_way = obstacle(seen.job, claims=seen.claims, left_behind=left_behind, now=seen.now)
     if not leaving and in_the_way is None and seen.refusal is None:
         if seen.admitted is not None:
-            _admit(look, seen.admitted)
+            _admit(look, seen.admitted, seen.spread)
             return
         if seen.waiting is None:
             # The planner has not looked at it yet. Its answer comes within a moment and makes one write, not two.
@@ -37,13 +55,13 @@ def wait(look: Look) -> None:
     if seen.job.status.queued_time is None:
         draft.set(queued_time=times.to_text(seen.now))
     if in_the_way is not None:
-        _tell_waiting(look, in_the_way.reason, in_the_way.message)
+        _tell_waiting(look, Waiting(in_the_way.reason, in_the_way.message))
         if in_the_way.seconds is not None:
             look.look_again(in_the_way.seconds + END_MARGIN_SECONDS)
     elif seen.refusal is not None:
-        _tell_waiting(look, Reason.REQUEST_REFUSED, seen.refusal.message)
+        _tell_waiting(look, Waiting(Reason.REQUEST_REFUSED, seen.refusal.message))
     elif seen.waiting is not None:
-        _tell_waiting(look, seen.waiting.reason, seen.waiting.message)
+        _tell_waiting(look, seen.waiting)
 
 
 def _left_behind(look: Look, leaving: list[PodView]) -> LeftBehind | None:
@@ -55,31 +73,65 @@ def _left_behind(look: Look, leaving: list[PodView]) -> LeftBehind | None:
     return None
 
 
-def _tell_waiting(look: Look, reason: Reason, message: str) -> None:
-    before = next((c for c in look.seen.job.status.conditions if c.type == ConditionType.QUEUED), None)
-    if (
-        before is not None
-        and before.status == "True"
-        and before.reason == reason
-        and before.message != message
-    ):
-        # Only numbers moved, as they do at every start and end of any job: tell it, but not every time.
-        told = look.seen.now.timestamp() % WAIT_MESSAGE_EVERY_SECONDS
-        if told > 1.0:
-            look.look_again(WAIT_MESSAGE_EVERY_SECONDS - told)
+def _tell_waiting(look: Look, answer: Waiting) -> None:
+    """Say why it waits: another reason at once, other numbers now and then."""
+    reason, draft = answer.reason, look.draft
+    before, after = draft.find(ConditionType.QUEUED), told(look, answer)
+    known = before is not None and before.status == "True" and before.reason == reason
+    if known and draft.value.waiting not in (None, after):
+        left = _until_due(look, answer)
+        if left > 0:
+            look.look_again(left)
             return
-    if before is None or before.reason != reason or before.status != "True":
-        look.announce(reason, message)
-    look.draft.true(ConditionType.QUEUED, reason, message)
-    look.reconciling(message, reason)
+    if not known:
+        # What happens to others is told as what it is: to whom it happens hears of it as well.
+        look.announce(Reason.PREEMPTING if reason is Reason.MAKING_ROOM else reason, answer.message)
+    draft.true(ConditionType.QUEUED, reason, answer.message)
+    draft.set(waiting=after)
+    look.reconciling(answer.message, reason)
+    if answer.position is not None:
+        look.look_again(_until_due(look, answer) or _every_seconds(answer))
 
 
-def _admit(look: Look, places: tuple[Placement, ...]) -> None:
+def told(look: Look, answer: Waiting) -> api.Waiting:
+    """`status.waiting` for why a job waits."""
+    blockers = answer.blockers or (Blocker(answer.reason, answer.message),)
+    starts_at = None
+    if answer.starts_seconds is not None:
+        minutes = -(-answer.starts_seconds // _STARTS_STEP_SECONDS)
+        moment = datetime.datetime.fromtimestamp(minutes * _STARTS_STEP_SECONDS, datetime.UTC)
+        starts_at = times.to_text(moment)
+    return api.Waiting(
+        position=answer.position,
+        reason=str(answer.reason),
+        starts_at=starts_at,
+        blockers=tuple(
+            api.Blocker(reason=str(b.reason), message=b.message[:_BLOCKER_LENGTH])
+            for b in blockers[:_BLOCKERS]
+        ),
+        since_time=look.draft.value.queued_time,
+    )
+
+
+def _every_seconds(answer: Waiting) -> float:
+    return min(WAIT_MESSAGE_EVERY_SECONDS * (answer.position or 1), WAIT_MESSAGE_LONGEST_SECONDS)
+
+
+def _until_due(look: Look, answer: Waiting) -> float:
+    """Seconds until new numbers may be written; 0 for now. Each job has its own times, or all would write at once."""
+    every = _every_seconds(answer)
+    offset = zlib.crc32(look.seen.job.metadata.uid.encode()) % every
+    into = (look.seen.now.timestamp() - offset) % every
+    return 0.0 if into <= _ON_TIME_SECONDS else every - into
+
+
+def _admit(look: Look, places: tuple[Placement, ...], spread: str) -> None:
     """Write the place down. The pods come with the next look, after this write has gone through."""
     draft, status = look.draft, look.seen.job.status
     generation = max([status.generation, *(pod.generation for pod in look.seen.pods)]) + 1
     now = times.to_text(look.seen.now)
-    draft.set(placement=places, generation=generation, start_time=status.start_time or now)
+    draft.set(placement=places, workers=len(places), spread=spread[:256] or None, waiting=None)
+    draft.set(generation=generation, start_time=status.start_time or now)
     draft.set(queued_time=status.queued_time or now)
     nodes = len({place.node for place in places})
     draft.false(ConditionType.QUEUED, Reason.ADMITTED, "has its place")

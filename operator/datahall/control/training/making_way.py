@@ -1,0 +1,42 @@
+"""A job that ends early so that another can start: it says so, its workers save and leave, and it waits in line again.
+
+The status is written before a pod is touched. A crash before that write forgets the eviction, and whoever leads next
+plans anew; after it, the job holds no place, and what still runs of it is stopped like that of any job without one.
+"""
+
+from __future__ import annotations
+
+from datahall.api.conditions import ConditionType
+from datahall.api.reasons import Reason
+from datahall.api.trainingjob import PreemptedBy, Restarts
+from datahall.control import times
+from datahall.control.training.look import Look
+from datahall.control.training.progress import take_report
+from datahall.control.training.seen import Eviction, Waiting
+from datahall.control.training.waiting import told
+
+
+def make_way(look: Look, eviction: Eviction) -> None:
+    """Give the place up, and stop the workers: they have their grace period to save."""
+    seen, status, draft = look.seen, look.seen.job.status, look.draft
+    now, message = times.to_text(seen.now), eviction.message[:4096]
+    take_report(look, always=True)
+    restarts = status.restarts or Restarts()
+    look.give_back()
+    draft.set(
+        preemptions=(status.preemptions or 0) + 1,
+        preempted_by=PreemptedBy(
+            job=eviction.preemptor[:317], priority=eviction.priority, time=now, message=message
+        ),
+        restarts=restarts.model_copy(update={"uncounted": restarts.uncounted + 1}),
+        queued_time=now,
+    )
+    draft.set(waiting=told(look, Waiting(Reason.PREEMPTED, message)))
+    draft.true(ConditionType.QUEUED, Reason.PREEMPTED, message)
+    draft.false(ConditionType.ADMITTED, Reason.PREEMPTED, "gave its place up")
+    draft.false(ConditionType.RUNNING, Reason.PREEMPTED, "makes room for another job")
+    draft.true(ConditionType.RESTARTING, Reason.PREEMPTED, message)
+    look.reconciling(message, Reason.PREEMPTED)
+    look.announce(Reason.PREEMPTED, message)
+    look.stop(seen.pods, all_of_them=True)
+    look.look_again(5)
