@@ -163,25 +163,28 @@ class RoomMaker:
         amounts = {r: unit * shape.least for r, unit in self._judge.units(kind, model).items()}
         verdict = books.tree.verdict(kind.queue, amounts)
         candidates = self._all()
-        allowed = self._allowed(
-            kind, gang, amounts, within=isinstance(verdict, Fits) and not verdict.borrowed
-        )
-        if not (allowed.any() or candidates.leaving.any()):
+        own = self._of_lower_priority(kind, gang)
+        within = isinstance(verdict, Fits) and not verdict.borrowed
+        borrowed = self._borrowed(kind, gang, amounts, within=within)
+        if not ((own | borrowed).any() or candidates.leaving.any()):
             return None
         self._plans_left -= 1
-        pools, resources = no_pools(len(candidates)), list[str]()
-        if not isinstance(verdict, Fits):
-            found = self._pools(kind.queue, amounts, allowed | candidates.leaving)
-            if found is None:
-                return None
-            pools, resources = found
         preemptor = self._preemptor(least, model, kind.queue)
-        answer = plan(self._judge.free, preemptor, candidates, allowed, pools=pools)
-        if isinstance(answer, Hopeless):
-            return hopeless_text(answer, shape, resources)
-        if not self._starts(kind.queue, amounts, answer):
-            return None
-        return self._hold(gang, shape, model, amounts, answer)
+        hopeless = None
+        # What was borrowed goes back before anyone ends who is where he belongs.
+        for allowed in (borrowed, own | borrowed) if borrowed.any() else (own,):
+            pools, resources = no_pools(len(candidates)), list[str]()
+            if not isinstance(verdict, Fits):
+                found = self._pools(kind.queue, amounts, allowed | candidates.leaving)
+                if found is None:
+                    return None
+                pools, resources = found
+            answer = plan(self._judge.free, preemptor, candidates, allowed, pools=pools)
+            if isinstance(answer, Hopeless):
+                hopeless = hopeless_text(answer, shape, resources)
+            elif self._starts(kind.queue, amounts, answer):
+                return self._hold(gang, shape, model, amounts, answer)
+        return hopeless
 
     # ---- who may be ended
 
@@ -193,26 +196,35 @@ class RoomMaker:
             self._candidates = books.holdings.candidates(self._now, books.minimum_run_seconds)
         return self._candidates
 
-    def _allowed(
+    def _of_lower_priority(self, kind: KindKey, gang: GangRequest) -> BoolArray:
+        """Gangs of its own queue that may be ended for it, [gang]."""
+        holdings = self._books.holdings
+        allowed: BoolArray = ending.evictable(
+            self._all(), priority=kind.priority, now_seconds=self._now, made_way_for=self._avoid(gang)
+        )
+        return allowed & holdings.of_queue(kind.queue) & holdings.preemptible()
+
+    def _borrowed(
         self, kind: KindKey, gang: GangRequest, amounts: dict[str, int], *, within: bool
     ) -> BoolArray:
-        """Gangs that may be ended for this one, [gang]."""
-        books, everyone = self._books, self._all()
-        avoid = ending.all_made_way_for(gang.key, self._holds.made_way_for)
-        may_end, own = books.holdings.preemptible(), books.holdings.of_queue(kind.queue)
-        priority, now = kind.priority, self._now
-        allowed: BoolArray = own & ending.evictable(
-            everyone, priority=priority, now_seconds=now, made_way_for=avoid
-        )
+        """Gangs of other queues that hold what these borrowed, and may be ended for it, [gang]."""
+        books = self._books
         borrowers = (
             self._borrowers(kind.queue, amounts) if within else reclaimable(books.tree, kind.queue, amounts)
         )
+        allowed: BoolArray = np.zeros(len(books.holdings), dtype=np.bool_)
         if borrowers:
-            by_right = ending.reclaimable(everyone, priority=priority, now_seconds=now, made_way_for=avoid)
+            right = books.holdings.preemptible() & ending.reclaimable(
+                self._all(), priority=kind.priority, now_seconds=self._now, made_way_for=self._avoid(gang)
+            )
             for name in borrowers:
                 if name != kind.queue:
-                    self._allow_what_was_borrowed(name, by_right & may_end, allowed)
-        return allowed & may_end
+                    self._allow_what_was_borrowed(name, right, allowed)
+        return allowed
+
+    def _avoid(self, gang: GangRequest) -> frozenset[str]:
+        """Gangs that it made way for itself."""
+        return ending.all_made_way_for(gang.key, self._holds.made_way_for)
 
     def _borrowers(self, queue: str, amounts: dict[str, int]) -> list[str]:
         """Queues that hold more than their nominal of something that is asked for, and are not this one."""

@@ -322,12 +322,14 @@ class QueueEntry:
         used: What its own gangs hold.
         borrowed: How much of that is beyond its nominal.
         available: What one more gang could take, by quota; None for no limit.
+        over: How much of what is borrowed is more than limits allow by now; they were lowered.
     """
 
     nominal: int
     used: int
     borrowed: int
     available: int | None
+    over: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -341,8 +341,7 @@ def test_nobody_starves_while_work_ends_and_newcomers_stream_in(nodes, queues, g
     """No newcomer has a higher priority; what runs ends in the order in which it started."""
     planner, alone = a_hall(nodes, queues), a_hall(nodes, queues)
     hopeful = set()
-    for gang in gangs:
-        gang = replace(gang, priority=0)
+    for gang in (replace(gang, priority=0) for gang in gangs):
         planner.submit(gang)
         alone.submit(gang)
         if any(isinstance(d, Admit) for d in alone.cycle(0.0)):

@@ -33,7 +33,13 @@ _DEMAND = 1.05
 leaves watts nothing to choose; what is allocated is the same from 1.05 to 1.2."""
 # Half or three times as much changes what is allocated by less than 0.1 % of the GPUs.
 _WORTH_PER_PRICE = 10.0
-_WORTH_PER_KILOWATT = 4.0
+_WORTH_PER_KILOWATT = 6.0
+_ROOM_POWER = 1.5
+"""How fast watts stop counting as the hall fills: between in proportion, which gives away GPUs, and its square, which
+gives away watts."""
+_PRICED_AGAIN = 0.25, 0.01
+"""Prices are asked anew once a model's idle GPUs have changed by this part of them and this part of all idle ones: a
+model that fills up while others are idle would be priced too late by what is idle in all."""
 
 
 class Slots:
@@ -126,10 +132,19 @@ class SlotValue(Rule):
         self._slots_by_state = _SlotsByState(self._slots, len(using))
         self._popularity = told.shares[using]
         self._weights: Floats = self._popularity.copy()
-        self._gpu_milli = np.array([kind.gpus * WHOLE for kind in kinds])
+        models = sorted({kind.model for kind in kinds})
+        self._model_of = np.array([models.index(kind.model) for kind in kinds])
+        # By kind: what a node has of GPU, CPU and memory; only nodes with GPUs count as room.
+        self._capacity = np.array(
+            [
+                (kind.gpus * WHOLE, kind.cpu_milli, kind.memory_mib) if kind.gpus else (0, 0, 0)
+                for kind in kinds
+            ],
+            dtype=np.float64,
+        )
         self._model = PriceModel(mix, kinds) if priced else None
         self._prices: Prices | None = None
-        self._priced_idle_milli = 0
+        self._priced_idle: Floats = np.zeros(len(models))
         self._watts = watts
         self._room = 1.0
         self._arrivals = 0
@@ -148,7 +163,7 @@ class SlotValue(Rule):
         classes = len(self._weights)
         scores = known.features[:, :classes] @ self._weights
         if self._watts is not None:
-            scores -= _WORTH_PER_KILOWATT * self._room * known.features[:, classes] / 1000
+            scores -= _WORTH_PER_KILOWATT * self._room**_ROOM_POWER * known.features[:, classes] / 1000
         if self._prices is not None:
             scores += _WORTH_PER_PRICE * self._prices.gain(pod, known.kind, known.piece)
         return scores
@@ -160,18 +175,30 @@ class SlotValue(Rule):
         self._arrivals += 1
 
     def _refresh(self, states: NodeStates) -> None:
-        """Weigh classes anew, and price pieces anew once the hall is fuller or emptier by a quarter."""
+        """Weigh classes anew, and price pieces anew once what is idle has changed much."""
         occupied = states.occupied()
         rows, count = states.rows[occupied], states.count[occupied]
         left = count.astype(np.float64) @ self._slots_by_state.of(occupied, rows)
         weights = self._popularity / (1.0 + left)
         self._weights = (weights / max(weights.sum(), 1e-12)).astype(np.float32)
         self.version += 1
-        idle_milli = int(rows[:, FREE:].sum(axis=1) @ count)
-        self._room = idle_milli / max(1, int(self._gpu_milli[rows[:, KIND]] @ count))
+        idle_milli = rows[:, FREE:].sum(axis=1, dtype=np.float64)
+        if self._watts is not None:
+            free = np.column_stack([idle_milli, rows[:, CPU], rows[:, MEMORY]])
+            self._room = self._part_free(rows[:, KIND], free, count)
         if self._model is None:
             return
-        ratio = idle_milli / max(1, self._priced_idle_milli)
-        if self._prices is None or not 0.75 <= ratio <= 1.33:
+        idle = np.bincount(self._model_of[rows[:, KIND]], idle_milli * count, len(self._priced_idle))
+        own, all_ = _PRICED_AGAIN
+        least = own * self._priced_idle + all_ * self._priced_idle.sum()
+        if self._prices is None or (np.abs(idle - self._priced_idle) > least).any():
             self._prices = self._model.solve(rows, count, _DEMAND)
-            self._priced_idle_milli = idle_milli
+            self._priced_idle = idle
+
+    def _part_free(self, kind: npt.NDArray[np.int32], free: Floats, count: Ints) -> float:
+        """The part that is free of what nodes with GPUs have, of GPU, CPU or memory: of what is scarcest, [0, 1]."""
+        capacity = self._capacity[kind]
+        total = count @ capacity
+        left = count @ np.where(capacity > 0, free, 0.0)
+        parts = np.divide(left, total, out=np.ones(3), where=total > 0)
+        return float(np.clip(parts.min(), 0.0, 1.0))
