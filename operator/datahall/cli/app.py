@@ -94,22 +94,52 @@ def list_(
 
 
 @app.command()
-def queues(
+def queue(
     *,
-    output: Annotated[Output, typer.Option("--output", "-o", help="How to print.")] = Output.TABLE,
-    no_headers: Annotated[bool, typer.Option("--no-headers", help="Rows alone.")] = False,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="One Queue with its waiting jobs; all Queues if absent."),
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="table, json or yaml.")] = Output.TABLE,
+    no_headers: Annotated[bool, typer.Option("--no-headers", help="Rows of the tree alone.")] = False,
+    namespace: Namespace = None,
     context: Context = None,
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """List the Queues: GPUs, work admitted and waiting."""
-    from datahall.cli import verbs
-    from datahall.sdk.kinds import QUEUE
+    """Show the quota tree: held, borrowed, left, and whose turn is next.
 
+    With a NAME: that Queue, and its waiting jobs in order.
+    """
+    from datahall.cli import verbs
+
+    _only_whole(output, "queue")
     run(
-        Connection(None, context, kubeconfig),
-        lambda client: verbs.list_(
-            client, [QUEUE], all_namespaces=False, output=output, headers=not no_headers
-        ),
+        Connection(namespace, context, kubeconfig),
+        lambda client: verbs.queue(client, name, output=output, headers=not no_headers),
+    )
+
+
+@app.command()
+def explain(
+    *,
+    reference: Annotated[
+        str, typer.Argument(metavar="NAME|infs/NAME", help="What; a bare NAME is a job, else a service.")
+    ],
+    output: Annotated[Output, typer.Option("--output", "-o", help="table, json or yaml.")] = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Tell why one job or service waits, runs or ended, and what helps.
+
+    Who is ahead of it, when it starts, what ends it, who ended it before.
+    """
+    from datahall.cli import verbs
+
+    _only_whole(output, "explain")
+    run(
+        Connection(namespace, context, kubeconfig),
+        lambda client: verbs.explain(client, reference, output=output),
     )
 
 
@@ -130,8 +160,7 @@ def describe(
     """
     from datahall.cli import verbs
 
-    if output in {Output.WIDE, Output.NAME}:
-        raise typer.BadParameter(f"describe has no {output} form", param_hint="'--output' / '-o'")
+    _only_whole(output, "describe")
     run(
         Connection(namespace, context, kubeconfig),
         lambda client: verbs.describe(client, reference, output=output),
@@ -334,3 +363,9 @@ def version() -> None:
     from datahall.api import API_VERSION
 
     typer.echo(f"datahall {version_of('datahall')} ({API_VERSION})")
+
+
+def _only_whole(output: Output, command: str) -> None:
+    """Refuse the forms that only a list has."""
+    if output in {Output.WIDE, Output.NAME}:
+        raise typer.BadParameter(f"{command} has no {output} form", param_hint="'--output' / '-o'")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 
+from datahall.api.trainingjob import Progress
 from datahall.cli.rows import quota_use
-from datahall.cli.table import painted, table
+from datahall.cli.table import entry, painted, section
 from datahall.cli.words import NOTHING, age, duration, lines_of, number, size
 from datahall.sdk import Description, InferenceService, Queue, TrainingJob, state_of
 from datahall.sdk.explaining import explanation, failure_place
 
-_LABEL_WIDTH = 12
 _USERS_SHOWN = 20
 
 
@@ -22,8 +22,8 @@ def page(described: Description, at: datetime, *, colour: bool = False) -> str:
     lines = [
         f"{described.kind} {described.name}"
         + (f" in namespace {described.namespace}" if described.namespace else ""),
-        *_entry("State", f"{state} ({described.reason})" if described.reason else state),
-        *_entry("Why", lines_of(described.message)),
+        *entry("State", f"{state} ({described.reason})" if described.reason else state),
+        *entry("Why", lines_of(described.message)),
     ]
     match thing:
         case TrainingJob():
@@ -32,7 +32,7 @@ def page(described: Description, at: datetime, *, colour: bool = False) -> str:
             lines += _service(thing)
         case Queue():
             lines += _queue(thing)
-    lines += _entry("Age", age(thing.metadata.creation_timestamp, at))
+    lines += entry("Age", age(thing.metadata.creation_timestamp, at))
     lines += _conditions(described, at) + _pods(described, at) + _users(described) + _events(described, at)
     return "\n".join(lines)
 
@@ -40,29 +40,14 @@ def page(described: Description, at: datetime, *, colour: bool = False) -> str:
 def _job(job: TrainingJob, at: datetime) -> list[str]:
     spec, status = job.spec, job.status
     lines = [
-        *_entry("Queue", f"{spec.queue}, priority {spec.priority}"),
-        *_entry("Task", f"{spec.task}, {_gang(job)}"),
+        *entry("Queue", f"{spec.queue}, priority {spec.priority}"),
+        *entry("Task", f"{spec.task}, {_gang(job)}"),
     ]
     if (progress := status.progress) is not None:
-        parts = []
-        if progress.step is not None:
-            parts.append(
-                f"step {progress.step}" + (f" of {progress.total_steps}" if progress.total_steps else "")
-            )
-        if progress.percent is not None:
-            parts.append(f"{progress.percent} %")
-        if progress.epoch is not None and progress.epochs is not None:
-            parts.append(f"epoch {progress.epoch} of {progress.epochs}")
-        if progress.samples_per_second is not None:
-            parts.append(f"{number(progress.samples_per_second)} samples/s")
-        if progress.device:
-            parts.append(f"on {progress.device}")
-        if progress.eta_seconds is not None and state_of(job) == "Running":
-            parts.append(f"{duration(progress.eta_seconds)} to go")
-        lines += _entry("Progress", ", ".join(parts))
-        lines += _entry("Metrics", _metrics(progress.metrics))
+        lines += entry("Progress", progress_of(progress, running=state_of(job) == "Running"))
+        lines += entry("Metrics", metrics_of(progress.metrics))
     if status.restarts is not None:
-        lines += _entry(
+        lines += entry(
             "Restarts",
             f"{status.restarts.counted} counted of at most {spec.failure_policy.max_restarts}, "
             f"{status.restarts.uncounted} uncounted",
@@ -73,11 +58,11 @@ def _job(job: TrainingJob, at: datetime) -> list[str]:
             parts.append(size(saved.bytes))
         if saved.time:
             parts.append(f"{age(saved.time, at)} ago")
-        lines += _entry("Checkpoint", ", ".join(parts), saved.uri)
+        lines += entry("Checkpoint", ", ".join(parts), saved.uri)
     if (made := status.output) is not None:
-        lines += _entry("Output", made.uri, made.digest, _metrics(made.metrics))
+        lines += entry("Output", made.uri, made.digest, metrics_of(made.metrics))
     if status.placement:
-        lines += _entry(
+        lines += entry(
             "Placement",
             *(
                 f"rank {place.rank}: {place.node}" + (f" ({place.gpu_model})" if place.gpu_model else "")
@@ -104,18 +89,16 @@ def _gang(job: TrainingJob) -> str:
 def _service(service: InferenceService) -> list[str]:
     spec, status = service.spec, service.status
     lines = [
-        *_entry("Queue", spec.queue),
-        *_entry(
+        *entry("Queue", spec.queue),
+        *entry(
             "Replicas",
             f"{status.ready_replicas} of {spec.replicas.min} ready, {status.updated_replicas} with the present model",
         ),
-        *_entry("URL", status.url or ""),
+        *entry("URL", status.url or ""),
     ]
     source = f"tj/{spec.model.from_training_job.name}" if spec.model.from_training_job else spec.model.uri
     pinned = status.model
-    lines += _entry(
-        "Model", f"from {source}", (pinned and pinned.uri) or "", (pinned and pinned.digest) or ""
-    )
+    lines += entry("Model", f"from {source}", (pinned and pinned.uri) or "", (pinned and pinned.digest) or "")
     if (failure := status.failure) is not None:
         lines += _failure(failure.cause, failure.message, [failure_place(service)], failure.last_log_lines)
     return lines
@@ -124,15 +107,15 @@ def _service(service: InferenceService) -> list[str]:
 def _queue(queue: Queue) -> list[str]:
     use = [f"{model}: {used} of {nominal} held" for model, used, nominal in quota_use(queue)]
     return [
-        *_entry("GPUs", *(use or ["none granted; work without GPUs needs none"])),
-        *_entry("Namespaces", ", ".join(queue.spec.namespaces) or "all"),
-        *_entry("Work", f"{queue.status.admitted} admitted, {queue.status.waiting} waiting"),
+        *entry("GPUs", *(use or ["none granted; work without GPUs needs none"])),
+        *entry("Namespaces", ", ".join(queue.spec.namespaces) or "all"),
+        *entry("Work", f"{queue.status.admitted} admitted, {queue.status.waiting} waiting"),
     ]
 
 
 def _failure(cause: str | None, message: str | None, where: Iterable[str], log: Iterable[str]) -> list[str]:
     told = ": ".join(part for part in (cause, lines_of(message or "")) if part)
-    return _entry("Failure", told, ", ".join(part for part in where if part), *(f"| {line}" for line in log))
+    return entry("Failure", told, ", ".join(part for part in where if part), *(f"| {line}" for line in log))
 
 
 def _conditions(described: Description, at: datetime) -> list[str]:
@@ -148,7 +131,7 @@ def _conditions(described: Description, at: datetime) -> list[str]:
         )
         for each in described.conditions
     ]
-    return _section("Conditions", ("TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"), rows)
+    return section("Conditions", ("TYPE", "STATUS", "REASON", "SINCE", "MESSAGE"), rows)
 
 
 def _pods(described: Description, at: datetime) -> list[str]:
@@ -166,7 +149,7 @@ def _pods(described: Description, at: datetime) -> list[str]:
         )
         for pod in described.pods
     ]
-    return _section("Pods", ("NAME", "RANK", "STATE", "RESTARTS", "NODE", "AGE", "MESSAGE"), rows)
+    return section("Pods", ("NAME", "RANK", "STATE", "RESTARTS", "NODE", "AGE", "MESSAGE"), rows)
 
 
 def _priority(user: TrainingJob | InferenceService) -> int:
@@ -188,7 +171,7 @@ def _users(described: Description) -> list[str]:
         )
         for user in sorted(live, key=lambda user: -_priority(user))[:_USERS_SHOWN]
     ]
-    lines = _section("Work in it", ("NAME", "NAMESPACE", "PRIORITY", "STATE", "MESSAGE"), rows)
+    lines = section("Work in it", ("NAME", "NAMESPACE", "PRIORITY", "STATE", "MESSAGE"), rows)
     return [*lines, f"  and {len(live) - _USERS_SHOWN} more"] if len(live) > _USERS_SHOWN else lines
 
 
@@ -205,18 +188,29 @@ def _events(described: Description, at: datetime) -> list[str]:
         )
         for event in described.events
     ]
-    return _section("Events", ("LAST SEEN", "TYPE", "REASON", "ABOUT", "MESSAGE"), rows)
+    return section("Events", ("LAST SEEN", "TYPE", "REASON", "ABOUT", "MESSAGE"), rows)
 
 
-def _section(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    return ["", title, *(f"  {line}" for line in table(columns, rows).splitlines())] if rows else []
+def progress_of(progress: Progress, *, running: bool) -> str:
+    """`step 120 of 625, 19 %, 410 samples/s, 77s to go`; the time left only while it runs."""
+    parts = []
+    if progress.step is not None:
+        parts.append(
+            f"step {progress.step}" + (f" of {progress.total_steps}" if progress.total_steps else "")
+        )
+    if progress.percent is not None:
+        parts.append(f"{progress.percent} %")
+    if progress.epoch is not None and progress.epochs is not None:
+        parts.append(f"epoch {progress.epoch} of {progress.epochs}")
+    if progress.samples_per_second is not None:
+        parts.append(f"{number(progress.samples_per_second)} samples/s")
+    if progress.device:
+        parts.append(f"on {progress.device}")
+    if progress.eta_seconds is not None and running:
+        parts.append(f"{duration(progress.eta_seconds)} to go")
+    return ", ".join(parts)
 
 
-def _entry(label: str, *values: str) -> list[str]:
-    shown = [value for value in values if value]
-    labels = [f"{label}:", *[""] * (len(shown) - 1)]
-    return [f"{head:<{_LABEL_WIDTH}} {value}" for head, value in zip(labels, shown, strict=False)]
-
-
-def _metrics(metrics: dict[str, float]) -> str:
+def metrics_of(metrics: dict[str, float]) -> str:
+    """`loss 0.211, validation_accuracy 0.962`."""
     return ", ".join(f"{name} {number(value)}" for name, value in sorted(metrics.items()))

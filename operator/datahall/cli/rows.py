@@ -8,7 +8,21 @@ from datetime import datetime
 from datahall.cli.words import NOTHING, age, duration, lines_of, number, percent
 from datahall.sdk import InferenceService, Queue, TrainingJob, explanation, state_of
 
-JOB_COLUMNS = ("NAME", "STATE", "PROGRESS", "ETA", "LOSS", "ACCURACY", "RESTARTS", "NODES", "AGE")
+JOB_COLUMNS = (
+    *(
+        "NAME",
+        "STATE",
+        "WAITING",
+        "WORKERS",
+        "PROGRESS",
+        "ETA",
+        "LOSS",
+        "ACCURACY",
+        "RESTARTS",
+        "NODES",
+        "AGE",
+    ),
+)
 SERVICE_COLUMNS = ("NAME", "STATE", "READY", "MODEL", "URL", "AGE")
 QUEUE_COLUMNS = ("NAME", "GPUS", "ADMITTED", "WAITING", "NAMESPACES", "AGE")
 MESSAGE = "MESSAGE"
@@ -32,6 +46,8 @@ def job_row(job: TrainingJob, at: datetime) -> tuple[str, ...]:
     return (
         job.metadata.name,
         state,
+        explanation(job).reason if state == "Queued" else NOTHING,
+        f"{workers_of(job)}/{job.spec.workers.count}",
         f"{progress.percent}%" if progress and progress.percent is not None else NOTHING,
         duration(eta) if eta is not None else NOTHING,
         number(loss) if loss is not None else NOTHING,
@@ -70,6 +86,11 @@ def queue_row(queue: Queue, at: datetime) -> tuple[str, ...]:
 def message_cell(thing: TrainingJob | InferenceService | Queue) -> str:
     """The cell of `MESSAGE`: why it is in its state."""
     return lines_of(explanation(thing).message) or NOTHING
+
+
+def workers_of(job: TrainingJob) -> int:
+    """Workers that have a place."""
+    return job.status.workers if job.status.workers is not None else len(job.status.placement)
 
 
 def quota_use(queue: Queue) -> list[tuple[str, int, int]]:

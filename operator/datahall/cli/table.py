@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+_LABEL_WIDTH = 12
+
 _COLOURS = {
     "Succeeded": 32,
     "Ready": 32,
@@ -34,6 +36,18 @@ def table(
             cells = [painted(cell) for cell in cells]
         lines.append("  ".join([*cells, row[-1]]).rstrip())
     return "\n".join(lines)
+
+
+def section(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A part of a page: a blank line, its title, an indented table; nothing without rows."""
+    return ["", title, *(f"  {line}" for line in table(columns, rows).splitlines())] if rows else []
+
+
+def entry(label: str, *values: str) -> list[str]:
+    """A labelled line of a page, one more for each further value; nothing without values."""
+    shown = [value for value in values if value]
+    labels = [f"{label}:", *[""] * (len(shown) - 1)]
+    return [f"{head:<{_LABEL_WIDTH}} {value}" for head, value in zip(labels, shown, strict=False)]
 
 
 def painted(text: str) -> str:

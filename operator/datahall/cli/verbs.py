@@ -16,6 +16,8 @@ from datahall.cli import rows, words
 from datahall.cli.options import Output
 from datahall.cli.page import page
 from datahall.cli.progress import reporter
+from datahall.cli.queue_pages import line_page, tree_page
+from datahall.cli.story import story
 from datahall.cli.table import table, wants_colour
 from datahall.sdk import (
     AsyncClient,
@@ -137,6 +139,47 @@ async def describe(client: AsyncClient, reference: str, *, output: Output) -> No
         else:
             typer.echo(output_.encoded(output_.description(described), output))
         return
+
+
+async def explain(client: AsyncClient, reference: str, *, output: Output) -> None:
+    """Print the story of one job or service; a bare name is looked for among jobs, then services."""
+    kind, name = parse_reference(reference, default=None)
+    if kind is QUEUE:
+        raise MisuseError(f"a Queue does not wait; see `datahall queue {name}`")
+    try:
+        told = await client.explain(name, kind=(kind or TRAINING_JOB).name)
+    except NotFoundError:
+        if kind is not None:
+            raise
+        try:
+            told = await client.explain(name, kind=INFERENCE_SERVICE.name)
+        except NotFoundError:
+            where = await client.namespace()
+            raise NotFoundError(
+                f"there is no TrainingJob or InferenceService {name} in namespace {where}"
+            ) from None
+    if output is Output.TABLE:
+        typer.echo(story(told, words.now(), colour=wants_colour()))
+    else:
+        typer.echo(output_.encoded(output_.document(told), output))
+
+
+async def queue(client: AsyncClient, name: str | None, *, output: Output, headers: bool) -> None:
+    """Print the quota tree, or one queue with its line."""
+    if name is not None:
+        told = await client.queue_line(name.removeprefix("queue/"))
+        if output is Output.TABLE:
+            typer.echo(line_page(told, words.now()))
+        else:
+            typer.echo(output_.encoded(output_.document(told), output))
+        return
+    queues = await client.queue_tree()
+    if output is not Output.TABLE:
+        typer.echo(output_.encoded({"queues": output_.document(queues)}, output))
+    elif queues:
+        typer.echo(tree_page(queues, headers=headers))
+    else:
+        typer.echo("There are no Queues.", err=True)
 
 
 async def logs(

@@ -270,7 +270,7 @@ def _standing(queue: Queue, depth: int, queues: Mapping[str, Queue]) -> QueueSta
         waiting=status.waiting,
         reason=reason,
         trouble=trouble,
-        stale=status.observed_generation < queue.metadata.generation,
+        stale=0 < status.observed_generation < queue.metadata.generation,
     )
 
 

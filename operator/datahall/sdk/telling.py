@@ -208,7 +208,7 @@ def story_of(workload: Workload, around: Surroundings) -> Story:
         reason=why.reason,
         message=why.message,
         since=_since(workload, state),
-        stale=status.observed_generation < workload.metadata.generation,
+        stale=0 < status.observed_generation < workload.metadata.generation,
         queue_name=workload.spec.queue,
         priority=job.spec.priority if job else None,
         queue=queue,

@@ -26,7 +26,8 @@ def test_the_commands_grow_only_on_purpose() -> None:
     assert [command.name or command.callback.__name__ for command in app.registered_commands] == [
         "submit",
         "list",
-        "queues",
+        "queue",
+        "explain",
         "describe",
         "logs",
         "wait",
@@ -68,9 +69,9 @@ def test_list(api: FakeApi, run: Run) -> None:
     assert shown.exit_code == 0
     assert shown.stdout == page(
         """
-        NAME    STATE    PROGRESS  ETA  LOSS   ACCURACY  RESTARTS  NODES                  AGE
-        big     Running  19%       77s  0.211  96.2%     0         gpu-node-1,gpu-node-2  4m
-        digits  Queued   -         -    -      -         0         -                      4m
+        NAME    STATE    WAITING        WORKERS  PROGRESS  ETA  LOSS   ACCURACY  RESTARTS  NODES                  AGE
+        big     Running  -              2/2      19%       77s  0.211  96.2%     0         gpu-node-1,gpu-node-2  4m
+        digits  Queued   QuotaExceeded  0/2      -         -    -      -         0         -                      4m
 
         NAME    STATE  READY  MODEL         URL                       AGE
         digits  Ready  2/2    0123456789ab  http://digits.team-a.svc  4m
@@ -82,7 +83,9 @@ def test_list(api: FakeApi, run: Run) -> None:
 def test_list_of_one_kind_wide_and_everywhere(api: FakeApi, run: Run) -> None:
     api.put(samples.job("digits", "team-b", **samples.queued()))
     shown = run("list", "tj", "-A", "-o", "wide", "--no-headers")
-    assert shown.stdout == f"team-b  digits  Queued  -  -  -  -  0  -  4m  {samples.WAITS}\n"
+    assert (
+        shown.stdout == f"team-b  digits  Queued  QuotaExceeded  0/2  -  -  -  -  0  -  4m  {samples.WAITS}\n"
+    )
 
 
 def test_list_for_programs(api: FakeApi, run: Run) -> None:
@@ -109,13 +112,13 @@ def test_list_shows_what_it_cannot_read(api: FakeApi, run: Run) -> None:
     api.put(body)
     shown = run("list", "tj", "--no-headers")
     assert shown.exit_code == 0
-    assert shown.stdout.split() == ["digits", "Running", *"-" * 7]
+    assert shown.stdout.split() == ["digits", "Running", *"-" * 9]
     assert "cannot read TrainingJob digits: spec.task" in shown.stderr
 
 
-def test_queues(api: FakeApi, run: Run) -> None:
+def test_list_of_queues(api: FakeApi, run: Run) -> None:
     api.put(samples.queue())
-    assert run("queues").stdout == page(
+    assert run("list", "queue").stdout == page(
         """
         NAME    GPUS                ADMITTED  WAITING  NAMESPACES  AGE
         team-a  H100:12/16,Any:0/8  3         1        team-a      4m
@@ -387,6 +390,12 @@ def test_version(run: Run) -> None:
             "there is no TrainingJob or InferenceService x in namespace team-a, and no Queue",
         ),
         (("describe", "x", "-o", "name"), 2, "describe has no name form"),
+        (("explain", "x"), 2, "there is no TrainingJob or InferenceService x in namespace team-a"),
+        (("explain", "tj/x"), 2, 'trainingjobs.datahall.dev "x" not found'),
+        (("explain", "queue/x"), 2, "a Queue does not wait; see `datahall queue x`"),
+        (("explain", "x", "-o", "wide"), 2, "explain has no wide form"),
+        (("queue", "x"), 2, 'queues.datahall.dev "x" not found'),
+        (("queue", "-o", "name"), 2, "queue has no name form"),
         (("list", "pods"), 2, "there is no kind 'pods'"),
         (("list", "-o", "xml"), 2, "xml"),
         (("wait", "x"), 2, "TrainingJob x does not exist in namespace team-a"),

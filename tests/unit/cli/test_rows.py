@@ -16,35 +16,36 @@ from tests.unit.sdk.samples import condition
 NOW = datetime(2026, 11, 22, 15, 4, tzinfo=UTC)
 
 JOBS = [
-    ({}, "digits Pending - - - - 0 - 4m"),
-    (samples.queued(), "digits Queued - - - - 0 - 4m"),
+    ({}, "digits Pending - 0/2 - - - - 0 - 4m"),
+    (samples.queued(), "digits Queued QuotaExceeded 0/2 - - - - 0 - 4m"),
     (
         {"conditions": [condition("Admitted")], "placement": samples.PLACEMENT},
-        "digits Starting - - - - 0 gpu-node-1,gpu-node-2 4m",
+        "digits Starting - 2/2 - - - - 0 gpu-node-1,gpu-node-2 4m",
     ),
-    (samples.running(), "digits Running 19% 77s 0.211 96.2% 0 gpu-node-1,gpu-node-2 4m"),
+    (samples.running(), "digits Running - 2/2 19% 77s 0.211 96.2% 0 gpu-node-1,gpu-node-2 4m"),
     (
         samples.running(restarts={"counted": 1, "uncounted": 2}),
-        "digits Running 19% 77s 0.211 96.2% 3 gpu-node-1,gpu-node-2 4m",
+        "digits Running - 2/2 19% 77s 0.211 96.2% 3 gpu-node-1,gpu-node-2 4m",
     ),
     (
         samples.running(placement=[{"rank": rank, "node": f"n{rank // 2}"} for rank in range(8)]),
-        "digits Running 19% 77s 0.211 96.2% 0 n0,n1,+2 4m",
+        "digits Running - 8/2 19% 77s 0.211 96.2% 0 n0,n1,+2 4m",
     ),
     # A job that does not run has no time left to tell, but keeps what it reached.
     (
         {**samples.running(), "state": "Restarting", "conditions": [condition("Restarting")]},
-        "digits Restarting 19% - 0.211 96.2% 0 gpu-node-1,gpu-node-2 4m",
+        "digits Restarting - 2/2 19% - 0.211 96.2% 0 gpu-node-1,gpu-node-2 4m",
     ),
     (
         {"state": "Suspended", "conditions": [condition("Suspended")], "progress": samples.PROGRESS},
-        "digits Suspended 19% - 0.211 96.2% 0 - 4m",
+        "digits Suspended - 0/2 19% - 0.211 96.2% 0 - 4m",
     ),
-    (samples.succeeded(), "digits Succeeded 100% - 0.05 98.7% 0 gpu-node-1,gpu-node-2 4m"),
-    (samples.failed(), "digits Failed - - - - 3 - 4m"),
+    (samples.waiting(), "digits Queued BorrowedAway 0/2 - - - - 0 - 4m"),
+    (samples.succeeded(), "digits Succeeded - 2/2 100% - 0.05 98.7% 0 gpu-node-1,gpu-node-2 4m"),
+    (samples.failed(), "digits Failed - 0/2 - - - - 3 - 4m"),
     (
         {"state": "Running", "progress": {"step": 3, "metrics": {"perplexity": 12.0}}},
-        "digits Running - - - - 0 - 4m",
+        "digits Running - 0/2 - - - - 0 - 4m",
     ),
 ]
 
@@ -54,6 +55,13 @@ def test_job_row(status: samples.Json, row: str) -> None:
     cells = rows.job_row(TrainingJob.from_json(samples.job(**status)), NOW)
     assert len(cells) == len(rows.JOB_COLUMNS)
     assert " ".join(cells) == row
+
+
+def test_the_workers_that_a_status_tells_go_before_those_that_are_placed() -> None:
+    body = samples.job(workers=8, **samples.running())
+    assert rows.job_row(TrainingJob.from_json(body), NOW)[3] == "2/8"
+    body["status"]["workers"] = 3
+    assert rows.job_row(TrainingJob.from_json(body), NOW)[3] == "3/8"
 
 
 SERVICES = [
@@ -122,3 +130,35 @@ def test_age(since: str | None, text: str) -> None:
 )
 def test_size(count: int, text: str) -> None:
     assert words.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "-"),
+        ("soon", "-"),
+        ("2026-11-22T15:20:00Z", "15:20 UTC, in 16m"),
+        ("2026-11-22T16:20:00+01:00", "15:20 UTC, in 16m"),
+        ("2026-11-22T15:04:00Z", "15:04 UTC, 0s ago"),
+        ("2026-11-22T15:03:00Z", "15:03 UTC, 60s ago"),
+        ("2026-11-23T09:05:00Z", "2026-11-23 09:05 UTC, in 18h"),
+    ],
+)
+def test_a_point_in_time_and_how_far_off_it_is(text: str | None, told: str) -> None:
+    assert words.when(text, NOW) == told
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0, "0 W"), (8400, "8400 W"), (11_200, "11.2 kW"), (312_000_000, "312 MW"), (4 * 10**15, "4000 TW")],
+)
+def test_watts_and_joules_are_short(amount: int, text: str) -> None:
+    assert words.quantity(amount, "W") == text
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (21, "21st"), (112, "112th")],
+)
+def test_places_in_line(place: int, text: str) -> None:
+    assert words.ordinal(place) == text

@@ -120,7 +120,7 @@ def test_a_new_job_has_no_story_but_that_nobody_has_looked() -> None:
 
 def test_a_job_that_runs_tells_where_how_far_and_until_when() -> None:
     status = samples.running(
-        workers=2, spread="on one rack", startTime="2026-11-22T15:00:00Z", lastCheckpoint=samples.CHECKPOINT
+        spread="on one rack", startTime="2026-11-22T15:00:00Z", lastCheckpoint=samples.CHECKPOINT
     )
     body = samples.job(**status)
     body["spec"] |= {"workers": {"count": 4, "min": 1}, "activeDeadlineSeconds": 3600}
