@@ -145,6 +145,13 @@ class Hall:
             )
             found["planner_seconds"] = round(total, 3)
             found["planner_cycles"] = round(cycles)
+            found["operator_crashes"] = round(
+                sum(
+                    n
+                    for name, n in now.items()
+                    if name.startswith("datahall_reconcile_total") and "crash" in name
+                )
+            )
             found["requests_per_job"] = per_job(before, now, "datahall_api_requests_total", jobs)
             found["watch_events_per_job"] = per_job(before, now, "datahall_watch_events_total", jobs)
             found["reconciles_per_job"] = per_job(before, now, "datahall_reconcile_total", jobs)
