@@ -6,7 +6,8 @@
   of it: `books`
 * who waits: `waiting`, `shape`; whose turn it is and within which quota: `queues`
 * one pass of decisions: `cycle`; may it start, and where: `judging`, `fitting`, `placing`, `packing`
-* for whom room is kept: `backfill`; who ends for whom: `preempting`, `preemption`, `candidates`, `victims`, `shrink`
+* for whom room is kept: `backfill`, `holds`; who ends for whom: `preempting`, `preemption`, `candidates`, `victims`,
+  `shrink`; who moves or grows: `moving`, `growing`
 * what people are told: `messages`, `placing_messages`, `reports`
 """
 
@@ -18,6 +19,7 @@ from datahall.planning.types import (
     Blocker,
     Decision,
     Evict,
+    EvictCause,
     GangProgress,
     GangRequest,
     Level,
@@ -39,6 +41,7 @@ __all__ = [
     "Blocker",
     "Decision",
     "Evict",
+    "EvictCause",
     "GangProgress",
     "GangRequest",
     "Level",

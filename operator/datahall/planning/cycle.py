@@ -9,6 +9,8 @@ The rules, each in one sentence:
   and that is too small now, is lent to nobody else until it has started.
 * Hall: for the first gang that waits for room alone, room is reserved; others pass only if that does not delay it.
 * Who has the right to have others ended (`preempting`) gets their room held for it, and goes first until it starts.
+* Where all that is missing is room in one piece, gangs move together (`moving`); where nobody waits, elastic gangs grow
+  (`growing`).
 * A gang that could not start even if every held gang ended (it waits for something outside the plan, such as a foreign
   pod or a cordoned node) keeps nothing.
 """
@@ -20,9 +22,11 @@ from heapq import heapify, heappop, heappush
 
 from datahall.planning.backfill import Reservation
 from datahall.planning.books import Books
-from datahall.planning.judging import Fit, Judge, Kept, Memory, Refusal
+from datahall.planning.growing import grow
+from datahall.planning.holds import Hold, Holds
+from datahall.planning.judging import HOPELESS, WAITS_FOR_ROOM, Fit, Judge, Kept, Memory, Refusal
 from datahall.planning.placing_messages import spread
-from datahall.planning.preempting import Hold, Holds, RoomMaker
+from datahall.planning.preempting import RoomMaker
 from datahall.planning.queues.turns import Turns
 from datahall.planning.shape import Shape
 from datahall.planning.types import (
@@ -37,16 +41,6 @@ from datahall.planning.waiting import Kind, KindKey, SortKey, WaitingLine
 
 HEADS = 2
 """How many kinds at the head of a queue may ask for others to be ended, in one pass."""
-
-_HALL = frozenset(
-    {
-        WaitReason.INSUFFICIENT_GPUS,
-        WaitReason.INSUFFICIENT_RESOURCES,
-        WaitReason.NO_ONE_DOMAIN,
-        WaitReason.RESERVED,
-    }
-)
-
 
 _InLine = tuple[SortKey, int, Kind]
 """The place of a kind's first gang, a number that tells kinds apart, and the kind."""
@@ -124,6 +118,8 @@ class Cycle:
                     heap = heaps[queue] = self._line_up(queue)
                 if not self._serve(heap, turns, may_borrow=may_borrow):
                     turns.done(queue)
+        if not self._out.more and all(r.reason in HOPELESS for r in self._out.refused.values()):
+            self._out.started += grow(self._books, self._judge, self._hold, now_seconds=self._now)
         self._out.kept = self._judge.kept
         return self._out
 
@@ -132,14 +128,16 @@ class Cycle:
     def _serve_those_held_for(self) -> None:
         """They go first: the room was made for them, at a price."""
         for key, hold in list(self._holds.of.items()):
-            kind = self._line.kind(key)
+            if hold.returns and self._books.holdings.get(key) is not None:
+                continue  # it is still on its way out
+            kind, gang = self._line.kind(key), self._line.get(key)
             self._holds.drop(self._books, key)
             self._judge.hold_back(self._holds.back(self._books))
-            if kind is None or self._line.get(key) != hold.gang:
+            if kind is None or gang is None or not hold.is_for(gang):
                 continue  # it was withdrawn, or asks for something else now
-            found = self._judge.judge(kind.key, hold.gang, stay=hold.domain, holding=True)
+            found = self._judge.judge(kind.key, gang, stay=hold.domain, holding=True)
             if isinstance(found, Fit):
-                self._start(kind, hold.gang, found, None)
+                self._start(kind, gang, found, None)
             elif found is not None and any(
                 self._books.holdings.get(victim) is not None for victim in hold.victims
             ):
@@ -245,21 +243,22 @@ class Cycle:
             self._heads[queue] = self._heads.get(queue, 0) + 1
             made = self._maker.make_room(kind.key, gang, refusal)
         if isinstance(made, tuple):
-            hold, evicts = made
-            self._hold(hold)
+            holds, evicts = made
+            for hold in holds:
+                self._hold(hold)
             self._out.started += evicts
-            self._out.apart[gang.key] = _making_room(hold, refusal)
+            self._out.apart[gang.key] = _making_room(holds[0], refusal)
         elif made is not None:
             text = made
             refusal = refusal.with_beside(Refusal(refusal.reason, lambda: text))
         reserved = False
         kept = self._judge.kept
         if made is None or isinstance(made, str):
-            if kept is None and refusal.reason in _HALL:
+            if kept is None and refusal.reason in WAITS_FOR_ROOM:
                 kept = self._judge.reserve(kind.key, gang, refusal.model, previous=None)
             reserved = kept is not None and kept.gang.key == gang.key
         if reserved and kept is not None:
-            if refusal.reason in _HALL:
+            if refusal.reason in WAITS_FOR_ROOM:
                 self._out.apart[gang.key] = refusal.starting(kept.reservation, self._now)
             else:
                 self._judge.kept = None  # it is not room that it waits for, any more

@@ -48,6 +48,7 @@ class Held:
         leaving: Whether it is ending: its room comes free without anyone asking.
         progress: How it does, if that was told.
         columns: The columns that it holds something on, each once, [k].
+        workers: How many workers it has there, [k].
         amounts: What it holds there but for shares of GPUs, [resource, k].
     """
 
@@ -60,6 +61,7 @@ class Held:
     leaving: bool = False
     progress: GangProgress | None = None
     columns: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    workers: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     amounts: IntArray = field(default_factory=lambda: np.zeros((3, 0), dtype=np.int64))
 
     @property
@@ -71,6 +73,11 @@ class Held:
     def started_seconds(self) -> float:
         """When it started, as far as is known."""
         return self.since_seconds if self.progress is None else self.progress.started_seconds
+
+    @property
+    def restart_seconds(self) -> float:
+        """What starting it again takes."""
+        return _RESTART_SECONDS if self.progress is None else self.progress.restart_seconds
 
     @property
     def end_seconds(self) -> float | None:
@@ -249,7 +256,7 @@ class Holdings:
         held = arrays.held
         started = np.array([h.started_seconds for h in held], dtype=np.float64)
         saved = np.array([_saved_seconds(h) for h in held], dtype=np.float64)
-        restart = np.array([_restart_seconds(h) for h in held], dtype=np.float64)
+        restart = np.array([h.restart_seconds for h in held], dtype=np.float64)
         seconds = np.maximum(now_seconds - saved, 0.0) + restart
         cost = np.rint(seconds * arrays.gpus * (1 + arrays.evictions)).astype(np.int64)
         rank = np.empty(len(held), dtype=np.int64)
@@ -347,7 +354,8 @@ class Holdings:
             [0 if _shares(gang) else gang.gpus, gang.cpu_milli, gang.memory_bytes], dtype=np.int64
         )
         held.columns = np.array(columns, dtype=np.int64)
-        held.amounts = each[:, None] * np.array([workers[at] for at in columns], dtype=np.int64)[None, :]
+        held.workers = np.array([workers[at] for at in columns], dtype=np.int64)
+        held.amounts = each[:, None] * held.workers[None, :]
 
     def _as_arrays(self) -> _Arrays:
         if self._arrays is None:
@@ -419,7 +427,3 @@ def _saved_seconds(held: Held) -> float:
     """Since when work would be done again."""
     saved = None if held.progress is None else held.progress.saved_seconds
     return held.started_seconds if saved is None else max(saved, held.started_seconds)
-
-
-def _restart_seconds(held: Held) -> float:
-    return _RESTART_SECONDS if held.progress is None else held.progress.restart_seconds

@@ -154,6 +154,10 @@ class Judge:
         self._failed.clear()
         self.changed()
 
+    def spare(self) -> IntArray:
+        """What is free and kept for nobody, for a use without an end, [resource, column]."""
+        return self.free if self.kept is None else self.kept.reservation.usable(self.free, None)
+
     def changed(self) -> None:
         """Look at the hall anew: a gang was admitted, or what is held back has changed."""
         nodes = self._hall.nodes
@@ -231,7 +235,7 @@ class Judge:
     def keep(self, kind: KindKey, gang: GangRequest, refusal: Refusal) -> None:
         """Keep from those behind it what a refused gang will need, if it can start once others end."""
         shape, model = kind.shape, refusal.model
-        if refusal.reason in _HOPELESS or not self._fits_lasting(shape, model):
+        if refusal.reason in HOPELESS or not self._fits_lasting(shape, model):
             return
         if refusal.short_of is not None and not refusal.short_of.ever:
             return
@@ -574,7 +578,7 @@ def _goes_before(kind: KindKey, kept: Kept) -> bool:
     return kind.queue == kept.kind.queue and kind.priority > kept.kind.priority
 
 
-_HOPELESS = frozenset(
+HOPELESS = frozenset(
     {
         WaitReason.QUEUE_NOT_FOUND,
         WaitReason.NAMESPACE_NOT_ALLOWED,
@@ -584,6 +588,16 @@ _HOPELESS = frozenset(
     }
 )
 """Reasons for which nothing is kept: no end of a gang would help."""
+
+WAITS_FOR_ROOM = frozenset(
+    {
+        WaitReason.INSUFFICIENT_GPUS,
+        WaitReason.INSUFFICIENT_RESOURCES,
+        WaitReason.NO_ONE_DOMAIN,
+        WaitReason.RESERVED,
+    }
+)
+"""Reasons of gangs that have quota, and no room."""
 
 _NEAREST = (
     WaitReason.RESERVED,

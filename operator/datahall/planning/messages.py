@@ -107,6 +107,22 @@ def made_way(preemptor: GangRequest, need: str, *, same_queue: bool) -> str:
     return f"makes room for {preemptor.name}, which needs {need}: {right}; it saves, and waits in line again"
 
 
+def moved(gang: GangRequest, need: str, nodes: Sequence[str]) -> str:
+    """Why a gang moves, for the one that moves."""
+    return f"moves to {_listed(nodes)}, so that {gang.name} finds {need}; it saves, and goes on there at once"
+
+
+def moving_for(need: str, names: Sequence[str], nodes: int) -> str:
+    """Others move for it."""
+    who = f"{counted(len(names), 'job')} ({_listed(names)})"
+    return f"needs {need}; {who} must save and move elsewhere first; {counted(nodes, 'node')} held for it"
+
+
+def grown(now: int, then: int) -> str:
+    """Why a gang is ended to grow."""
+    return f"room for more has come: it saves, and goes on with {then} workers instead of {now}"
+
+
 def _keeper(gang: GangRequest) -> str:
     return f"{gang.name} (needs {demand(Shape.of(gang))})"
 

@@ -9,9 +9,9 @@ from datahall.planning import messages
 from datahall.planning.books import Books
 from datahall.planning.cycle import Cycle, Outcome
 from datahall.planning.holdings import gpu_resource
+from datahall.planning.holds import Holds
 from datahall.planning.judging import Kept, Memory, Refusal, pod_class
 from datahall.planning.power_tree import PowerDomainSpec
-from datahall.planning.preempting import Holds
 from datahall.planning.reports import queue_report
 from datahall.planning.shape import Shape
 from datahall.planning.state import Holder
@@ -188,7 +188,7 @@ class Planner:
         """
         self._now_seconds = now_seconds
         aged = self._books.account(now_seconds)
-        due = len(self._line) > 0 and now_seconds >= self._look_at_seconds
+        due = now_seconds >= self._look_at_seconds
         if not (self._changed or aged or due):
             return []
         self._changed = False

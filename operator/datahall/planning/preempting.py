@@ -10,7 +10,7 @@ plan is tried on the quota tree first.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,14 +19,15 @@ from datahall.planning import messages, preemption
 from datahall.planning.books import Books
 from datahall.planning.candidates import Candidates
 from datahall.planning.fitting import limited_by_power
-from datahall.planning.judging import Judge, Refusal
+from datahall.planning.holds import Hold, Holds
+from datahall.planning.judging import WAITS_FOR_ROOM, Judge, Refusal
+from datahall.planning.moving import Mover
 from datahall.planning.preemption import Hopeless, Plan, Pools, Preemptor, no_pools, plan
 from datahall.planning.queues.reclaim import reclaimable
 from datahall.planning.queues.spec import JOULES_PER_DAY
 from datahall.planning.queues.verdicts import Fits
 from datahall.planning.shape import Shape
-from datahall.planning.state import BoolArray, IntArray
-from datahall.planning.topology import Domain
+from datahall.planning.state import BoolArray
 from datahall.planning.types import Evict, GangRequest, Level, WaitReason
 from datahall.planning.waiting import KindKey
 
@@ -50,76 +51,6 @@ _MAY_END_OTHERS = frozenset(
 )
 
 
-@dataclass(slots=True, eq=False)
-class Hold:
-    """What is held for a gang while others end for it.
-
-    Attributes:
-        gang: The gang.
-        model: The GPU model it will get.
-        places: Nodes by name, with what is held on each: GPUs, CPU thousandths, bytes.
-        charges: What its queue is charged meanwhile, so that nobody else takes the quota.
-        victims: Gangs that end for it, or were ending anyway, by key.
-        domain: The domain that was cleared for it, if it has to be in one.
-        message: What is going on, for people.
-    """
-
-    gang: GangRequest
-    model: str
-    places: dict[str, tuple[int, int, int]]
-    charges: dict[str, int]
-    victims: frozenset[str]
-    domain: Domain | None
-    message: str
-
-
-@dataclass(slots=True)
-class Holds:
-    """All of them, with what is remembered of whom gangs made way for."""
-
-    of: dict[str, Hold] = field(default_factory=dict)
-    made_way_for: dict[str, frozenset[str]] = field(default_factory=dict)
-    hopeless_until: dict[KindKey, float] = field(default_factory=dict)
-
-    def back(self, books: Books) -> IntArray:
-        """What is held back from everyone else, [resource, column]."""
-        nodes = books.hall.nodes
-        amounts = np.zeros((3, nodes.columns), dtype=np.int64)
-        for hold in self.of.values():
-            for name, taken in hold.places.items():
-                column = nodes.column(name)
-                if column is not None:
-                    amounts[:, column] += taken
-        return amounts
-
-    def add(self, books: Books, hold: Hold) -> None:
-        """Hold room and quota for a gang."""
-        self.of[hold.gang.key] = hold
-        books.tree.charge(hold.gang.queue, hold.charges, 1)
-
-    def drop(self, books: Books, key: str) -> Hold | None:
-        """Give up what is held for a gang; None if nothing was."""
-        hold = self.of.pop(key, None)
-        if hold is not None:
-            books.tree.charge(hold.gang.queue, hold.charges, -1)
-        return hold
-
-    def charged(self, books: Books, queue: str) -> dict[str, int]:
-        """What a queue is charged for gangs that have not started yet, by entry."""
-        amounts: dict[str, int] = {}
-        for hold in self.of.values():
-            if hold.gang.queue == queue:
-                for resource, amount in hold.charges.items():
-                    entry = books.tree.entry(queue, resource)
-                    amounts[entry] = amounts.get(entry, 0) + amount
-        return amounts
-
-    def forget(self, books: Books, key: str) -> Hold | None:
-        """A gang is gone for good."""
-        self.made_way_for.pop(key, None)
-        return self.drop(books, key)
-
-
 class RoomMaker:
     """Finds whom to end, for the length of one cycle."""
 
@@ -131,35 +62,42 @@ class RoomMaker:
         self._plans_left = PLANS_PER_CYCLE
         self._candidates: Candidates | None = None
         self._candidates_version = -1
-        self._charges: IntArray | None = None
+        self._mover = Mover(books, judge, holds, now_seconds)
 
     def make_room(
         self, kind: KindKey, gang: GangRequest, refusal: Refusal
-    ) -> tuple[Hold, list[Evict]] | str | None:
+    ) -> tuple[list[Hold], list[Evict]] | str | None:
         """Have others ended for a refused gang.
 
         Returns:
-            What is held for it and who ends; or why nobody can make room, for people; or None if that was not asked
-            now (it has no right to, or too many have asked in this cycle).
+            What is held for it, and for those who move, and who ends; or why nobody can make room, for people; or
+            None if that was not asked now (it has no right to, or too many have asked in this cycle).
         """
         if refusal.reason not in _MAY_END_OTHERS or self._plans_left == 0 or not len(self._books.holdings):
             return None
         if self._holds.hopeless_until.get(kind, 0.0) > self._now:
             return None
         hopeless: str | None = None
-        for model in dict.fromkeys((refusal.model, *(other.model for other in refusal.beside))):
+        models = dict.fromkeys((refusal.model, *(other.model for other in refusal.beside)))
+        for model in models:
             found = self._on_model(kind, gang, model)
             if isinstance(found, tuple):
                 return found
             hopeless = hopeless or found
+        for model in models if refusal.reason in WAITS_FOR_ROOM else ():
+            moved = self._mover.move(
+                kind, gang, model, self._preemptor(_fewest(kind.shape), model, kind.queue)
+            )
+            if moved is not None:
+                return moved
         self._holds.hopeless_until[kind] = self._now + TRY_AGAIN_SECONDS
         return hopeless
 
     def _on_model(
         self, kind: KindKey, gang: GangRequest, model: str
-    ) -> tuple[Hold, list[Evict]] | str | None:
+    ) -> tuple[list[Hold], list[Evict]] | str | None:
         books, shape = self._books, kind.shape
-        least = shape._replace(workers=shape.least)
+        least = _fewest(shape)
         amounts = {r: unit * shape.least for r, unit in self._judge.units(kind, model).items()}
         verdict = books.tree.verdict(kind.queue, amounts)
         candidates = self._all()
@@ -316,7 +254,7 @@ class RoomMaker:
 
     def _hold(
         self, gang: GangRequest, shape: Shape, model: str, amounts: dict[str, int], answer: Plan
-    ) -> tuple[Hold, list[Evict]]:
+    ) -> tuple[list[Hold], list[Evict]]:
         books, nodes = self._books, self._books.hall.nodes
         places = {
             nodes.name(column): (int(taken[0]), int(taken[1]), int(taken[2]))
@@ -349,11 +287,16 @@ class RoomMaker:
             )
         if evicts:
             self._candidates = None  # they are leaving now, and are nobody's victims any more
-        return hold, evicts
+        return [hold], evicts
 
     def _name(self, key: str) -> str:
         held = self._books.holdings.get(key)
         return key if held is None else held.gang.name
+
+
+def _fewest(shape: Shape) -> Shape:
+    """The shape with only the workers that it cannot do without."""
+    return shape._replace(workers=shape.least)
 
 
 def hopeless_text(no: Hopeless, shape: Shape, resources: Iterable[str]) -> str:

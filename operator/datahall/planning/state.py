@@ -268,6 +268,7 @@ class NodeArrays:
         self._cards[:, column] = 0
         self._users[column] = 0
         self._model[column] = 0
+        self._gpu_watts[column] = 0
         self._unused.append(column)
 
     def _grow(self, columns: int) -> None:

@@ -247,19 +247,32 @@ class Admit:
     spread: str = ""
 
 
+class EvictCause(StrEnum):
+    """Why a gang is ended."""
+
+    MADE_WAY = "MadeWay"
+    """Another has the better right to the room; it waits in line again."""
+    MOVED = "Moved"
+    """It starts again at once at another place, which is held for it, so that another gang gets this one."""
+    RESIZED = "Resized"
+    """It starts again at once with more workers: room is held for them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evict:
-    """Decision: end this gang so that another starts. It saves first; the caller tells when it is gone.
+    """Decision: end this gang. It saves first, and the caller tells when it is gone.
 
     Attributes:
         key: The gang to end.
-        preemptor: Key of the gang that it makes room for.
+        preemptor: Key of the gang that it makes room for; "" for none.
         message: What happens, for a person, with numbers.
+        cause: Why.
     """
 
     key: str
     preemptor: str
     message: str
+    cause: EvictCause = EvictCause.MADE_WAY
 
 
 @dataclass(frozen=True, slots=True)

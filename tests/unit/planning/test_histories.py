@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from datahall.planning import (
     Admit,
     Evict,
+    EvictCause,
     GangProgress,
     GangRequest,
     Limits,
@@ -218,8 +219,8 @@ class Histories(RuleBasedStateMachine):
             match decision:
                 case Admit(key, places):
                     self.check_admission(facts.waiting.pop(key), places)
-                case Evict(key, preemptor):
-                    self.check_eviction(key, before[preemptor])
+                case Evict(key, preemptor, _, cause):
+                    self.check_eviction(key, before.get(preemptor), cause)
                 case Wait():
                     self.check_wait(facts.waiting[decision.key], decision)
         for key, gang in facts.waiting.items():
@@ -261,21 +262,27 @@ class Histories(RuleBasedStateMachine):
                 needs = (0, *needs[1:])
             assert all(amount >= 0 for amount, need in zip(free, needs, strict=True) if need)
 
-    def check_eviction(self, key, preemptor):
+    def check_eviction(self, key, preemptor, cause):
         """Whoever is ended may be, and there is a right to it."""
         facts = self.facts
-        victim, _ = facts.held[key]
+        victim, places = facts.held[key]
         assert key not in facts.leaving
         assert victim.preemptible
         queue = facts.queues.get(victim.queue)
         assert queue is None or self.now - self.since[key] >= queue.minimum_run_seconds
+        facts.leaving.add(key)
+        if cause is EvictCause.RESIZED:
+            assert len(places) < victim.workers
+            assert preemptor is None
+            return
+        assert not facts.fits(preemptor), "nobody is ended for a gang that fits"
+        if cause is EvictCause.MOVED:
+            return  # it needs no right: room is held for its return
         if victim.queue == preemptor.queue:
             assert victim.priority < preemptor.priority
         else:
             tree = facts.tree()
             assert any(account.own > account.nominal for account in tree.accounts(victim.queue).values())
-        assert not facts.fits(preemptor), "nobody is ended for a gang that fits"
-        facts.leaving.add(key)
 
     def check_wait(self, gang, wait):
         """A refusal is true, and who waits for nothing but room has none."""

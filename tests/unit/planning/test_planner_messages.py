@@ -128,7 +128,9 @@ class TestEveryRefusalHasNumbers:
             planner.upsert_queue(queue("team-b"))
             planner.upsert_pod(PodUsage("x", "h2", 8, 0, 0))
         planner.hold(gang("held", gpus=2, cpu=10, memory=6, models=("A100",)), (Placement(0, "a0", "A100"),))
-        planner.hold(gang("held-2", gpus=4, models=("H100",)), (Placement(0, "h0", "H100"),))
+        planner.hold(
+            gang("held-2", gpus=4, models=("H100",), preemptible=False), (Placement(0, "h0", "H100"),)
+        )
         for i in range(4):
             planner.upsert_pod(PodUsage(f"r{i}", f"h{i}", 0, 4500 + 3000 * (i > 0), GIB))
         wait = decide(planner, request_)["j"]

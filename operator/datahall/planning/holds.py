@@ -1,0 +1,104 @@
+"""Room and quota that are held for a gang that cannot start yet, because others are ending or it is ending itself.
+
+A gang that is to move or to grow is ended with room held for its own return: one mechanism for all three.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from datahall.planning.books import Books
+from datahall.planning.shape import Shape
+from datahall.planning.state import IntArray
+from datahall.planning.topology import Domain
+from datahall.planning.types import GangRequest
+from datahall.planning.waiting import KindKey
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """What is held for a gang while others end for it.
+
+    Attributes:
+        gang: The gang.
+        model: The GPU model it will get.
+        places: Nodes by name, with what is held on each: GPUs, CPU thousandths, bytes.
+        charges: What its queue is charged meanwhile, so that nobody else takes the quota.
+        victims: Gangs that end for it, or were ending anyway, by key.
+        domain: The domain that was cleared for it, if it has to be in one.
+        message: What is going on, for people.
+        returns: Whether the gang itself is ended first, and comes back for this.
+    """
+
+    gang: GangRequest
+    model: str
+    places: dict[str, tuple[int, int, int]]
+    charges: dict[str, int]
+    victims: frozenset[str]
+    domain: Domain | None
+    message: str
+    returns: bool = False
+
+    def is_for(self, gang: GangRequest) -> bool:
+        """Whether a gang is still the one that room is held for: it may have aged, and been ended once more."""
+        mine = self.gang
+        return (gang.queue, gang.namespace, Shape.of(gang)) == (mine.queue, mine.namespace, Shape.of(mine))
+
+
+@dataclass(slots=True)
+class Holds:
+    """All of them, and what is remembered from cycle to cycle about those who make room.
+
+    Attributes:
+        of: Holds by the key of their gang.
+        made_way_for: For each gang that was ended for others, those others.
+        hopeless_until: Kinds for which nobody could make room, and until when that is not tried again.
+        moved_seconds: When gangs were moved in the last hour.
+    """
+
+    of: dict[str, Hold] = field(default_factory=dict)
+    made_way_for: dict[str, frozenset[str]] = field(default_factory=dict)
+    hopeless_until: dict[KindKey, float] = field(default_factory=dict)
+    moved_seconds: deque[float] = field(default_factory=deque)
+
+    def back(self, books: Books) -> IntArray:
+        """What is held back from everyone else, [resource, column]."""
+        nodes = books.hall.nodes
+        amounts = np.zeros((3, nodes.columns), dtype=np.int64)
+        for hold in self.of.values():
+            for name, taken in hold.places.items():
+                column = nodes.column(name)
+                if column is not None:
+                    amounts[:, column] += taken
+        return amounts
+
+    def add(self, books: Books, hold: Hold) -> None:
+        """Hold room and quota for a gang, and nothing else any more."""
+        self.drop(books, hold.gang.key)
+        self.of[hold.gang.key] = hold
+        books.tree.charge(hold.gang.queue, hold.charges, 1)
+
+    def drop(self, books: Books, key: str) -> Hold | None:
+        """Give up what is held for a gang; None if nothing was."""
+        hold = self.of.pop(key, None)
+        if hold is not None:
+            books.tree.charge(hold.gang.queue, hold.charges, -1)
+        return hold
+
+    def charged(self, books: Books, queue: str) -> dict[str, int]:
+        """What a queue is charged for gangs that have not started yet, by entry."""
+        amounts: dict[str, int] = {}
+        for hold in self.of.values():
+            if hold.gang.queue == queue:
+                for resource, amount in hold.charges.items():
+                    entry = books.tree.entry(queue, resource)
+                    amounts[entry] = amounts.get(entry, 0) + amount
+        return amounts
+
+    def forget(self, books: Books, key: str) -> Hold | None:
+        """A gang is gone for good."""
+        self.made_way_for.pop(key, None)
+        return self.drop(books, key)

@@ -1,0 +1,174 @@
+"""Moving: who starts again elsewhere, so that a gang finds room that is there but scattered.
+
+Gangs move only if each of them fits elsewhere, whole, at once; so nobody loses more than a restart, and no rights are
+needed. The price is what that costs, in GPU-seconds; it is paid once the waiting gang has waited for as much: whoever
+decides like that pays at most twice what the best decision with hindsight would have (the ski-rental rule). And no more
+gangs than a cap move within an hour.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datahall.planning import messages
+from datahall.planning.books import Books
+from datahall.planning.fitting import eligible, slots
+from datahall.planning.holdings import Held
+from datahall.planning.holds import Hold, Holds
+from datahall.planning.judging import Judge
+from datahall.planning.placing import Placing, place
+from datahall.planning.preemption import Hopeless, Plan, Preemptor, plan
+from datahall.planning.shape import Shape
+from datahall.planning.state import IntArray
+from datahall.planning.types import Evict, EvictCause, GangRequest
+from datahall.planning.waiting import KindKey
+
+MOVES_PER_HOUR = 60
+"""How many gangs move within an hour, at most."""
+
+_TRIES = 8
+"""How often a plan is made anew without a gang that finds no other place."""
+
+_HOUR_SECONDS = 3600.0
+
+
+class Mover:
+    """Finds who moves, for the length of one cycle."""
+
+    def __init__(self, books: Books, judge: Judge, holds: Holds, now_seconds: float) -> None:
+        self._books = books
+        self._judge = judge
+        self._holds = holds
+        self._now = now_seconds
+
+    def move(
+        self, kind: KindKey, gang: GangRequest, model: str, wants: Preemptor
+    ) -> tuple[list[Hold], list[Evict]] | None:
+        """Have others moved for a gang that has quota and no room.
+
+        Args:
+            kind: Its kind.
+            gang: The gang.
+            model: The GPU model.
+            wants: The gang as one for whom others end.
+
+        Returns:
+            What is held, for the gang first, and who moves; None if it is not worth it or not possible.
+        """
+        moved = self._holds.moved_seconds
+        while moved and not self._now - _HOUR_SECONDS < moved[0] <= self._now:
+            moved.popleft()
+        worth = kind.shape.gpus * kind.shape.least * max(0.0, self._now - gang.created_seconds)
+        if worth <= 0 or len(moved) >= MOVES_PER_HOUR:
+            return None
+        found = self._plan(wants, worth)
+        if found is None or not found[0].victims:
+            return None
+        answer, places = found
+        if len(moved) + len(answer.victims) > MOVES_PER_HOUR:
+            return None
+        moved.extend([self._now] * len(answer.victims))
+        return self._decide(kind, gang, model, answer, places)
+
+    def _plan(self, wants: Preemptor, worth: float) -> tuple[Plan, dict[str, Placing]] | None:
+        """Who moves, and where to; None if that is dearer than it is worth, or somebody finds no place."""
+        holdings = self._books.holdings
+        candidates = holdings.candidates(self._now, self._books.minimum_run_seconds)
+        settled = self._now - candidates.started_seconds >= candidates.minimum_run_seconds
+        allowed = holdings.preemptible() & ~candidates.leaving & settled
+        allowed &= candidates.cost_gpu_seconds <= worth
+        number = {key: i for i, key in enumerate(candidates.keys)}
+        for _ in range(_TRIES):
+            if not allowed.any():
+                return None
+            answer = plan(self._judge.free, wants, candidates, allowed)
+            if isinstance(answer, Hopeless) or answer.cost_gpu_seconds > worth:
+                return None
+            places, homeless = self._elsewhere(answer)
+            if homeless is None:
+                return answer, places
+            allowed[number[homeless]] = False
+        return None
+
+    def _elsewhere(self, answer: Plan) -> tuple[dict[str, Placing], str | None]:
+        """Other places for those who would move, largest first; or the first who finds none."""
+        books = self._books
+        victims = [held for key in answer.victims if (held := books.holdings.get(key)) is not None]
+        free: IntArray = self._judge.free.copy()
+        for held in victims:
+            free[:, held.columns] += held.amounts
+        free[:, answer.columns] -= answer.amounts
+        places: dict[str, Placing] = {}
+        for held in sorted(victims, key=lambda held: (-held.gpus, held.gang.key)):
+            found = self._place(held, free)
+            if found is None:
+                return {}, held.gang.key
+            places[held.gang.key] = found
+            free[:, found.columns] -= Shape.of(held.gang).array[:, None] * found.workers
+        return places, None
+
+    def _place(self, held: Held, free: IntArray) -> Placing | None:
+        """Where a gang would go that has as many workers as now and stays on its GPU model; None for nowhere."""
+        hall = self._books.hall
+        workers = len(held.placements)
+        shape = Shape.of(held.gang)._replace(least=workers, workers=workers)
+        model = held.placements[0].gpu_model
+        fits = slots(free, shape, eligible(hall.nodes, shape, model))
+        found = place(hall.topology, fits, shape.demand())
+        return found if isinstance(found, Placing) else None
+
+    def _decide(
+        self, kind: KindKey, gang: GangRequest, model: str, answer: Plan, places: dict[str, Placing]
+    ) -> tuple[list[Hold], list[Evict]]:
+        books, shape = self._books, kind.shape
+        nodes = books.hall.nodes
+        need = messages.demand(shape)
+        names = []
+        others: list[Hold] = []
+        evicts: list[Evict] = []
+        for key in answer.victims:
+            held = books.holdings.get(key)
+            assert held is not None, "victims are held"
+            held.leaving = True
+            names.append(held.gang.name)
+            to = sorted({nodes.name(column) for column in places[key].columns.tolist()})
+            text = messages.moved(gang, need, to)
+            each = Shape.of(held.gang).array
+            others.append(
+                Hold(
+                    held.gang,
+                    held.placements[0].gpu_model,
+                    _by_node(books, places[key].columns, each[:, None] * places[key].workers),
+                    dict(held.charges),
+                    frozenset(answer.victims),
+                    None,
+                    text,
+                    returns=True,
+                )
+            )
+            evicts.append(Evict(key, gang.key, text, EvictCause.MOVED))
+        domain = None
+        if answer.domain is not None and shape.level is not None:
+            domain = books.hall.topology.domain(shape.level, answer.domain)
+        mine = Hold(
+            gang,
+            model,
+            _by_node(books, answer.columns, answer.amounts),
+            {
+                r: unit * shape.least
+                for r, unit in self._judge.units(kind, model).items()
+                if r != "joules_per_day"
+            },
+            frozenset((*answer.victims, *answer.waits_for)),
+            domain,
+            messages.moving_for(need, names, len(answer.columns)),
+        )
+        return [mine, *others], evicts
+
+
+def _by_node(books: Books, columns: IntArray, amounts: IntArray) -> dict[str, tuple[int, int, int]]:
+    """What is held on each node, by name."""
+    return {
+        books.hall.nodes.name(column): (int(taken[0]), int(taken[1]), int(taken[2]))
+        for column, taken in zip(columns.tolist(), np.asarray(amounts).T.tolist(), strict=True)
+    }
