@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datahall.control import labels
 from datahall.control.child_views import ChildView, DeploymentView
+from datahall.control.replicas import Replicas, is_replica
 from datahall.control.reports import Reports
 from datahall.control.scheduling import Scheduling
 from datahall.control.storage_views import ClaimView, StorageClassView
@@ -22,10 +23,19 @@ QUEUE_STATUS_EVERY_SECONDS = 1.0
 class Dispatch:
     """Listens to the tables; adds keys to the work queue and deltas to the planner."""
 
-    def __init__(self, tables: Tables, queue: WorkQueue, scheduling: Scheduling, reports: Reports) -> None:
+    def __init__(
+        self,
+        tables: Tables,
+        queue: WorkQueue,
+        *,
+        scheduling: Scheduling,
+        replicas: Replicas,
+        reports: Reports,
+    ) -> None:
         self._tables = tables
         self._queue = queue
         self._scheduling = scheduling
+        self._replicas = replicas
         self._reports = reports
         self._followers: dict[tuple[str, str], set[str]] = {}
         tables.nodes.listen(self._node)
@@ -83,6 +93,7 @@ class Dispatch:
                 (view.namespace, view.service.spec.model.from_training_job.name), set()
             )
             (followers.add if follows else followers.discard)(view.name)
+        self._replicas.service(change.old, change.new)
         view = change.new or change.old
         assert view is not None
         self._queue.add(Key(SERVICE, view.namespace, view.name))
@@ -97,7 +108,9 @@ class Dispatch:
                 return
             if queue := view.labels.get(labels.QUEUE):
                 self.queue_changed(queue)
-        self._scheduling.pod(change.old, change.new)
+        old, new = change
+        self._replicas.pod(old if is_replica(old) else None, new if is_replica(new) else None)
+        self._scheduling.pod(None if is_replica(old) else old, None if is_replica(new) else new)
         if service := view.labels.get(labels.INFERENCE_SERVICE):
             self._queue.add(Key(SERVICE, view.namespace, service))
             if queue := view.labels.get(labels.QUEUE):

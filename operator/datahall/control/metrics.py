@@ -58,6 +58,10 @@ PLANNER_SECONDS = Histogram(
     "datahall_planner_cycle_seconds", "Time of one planner cycle, API time excluded.", buckets=_FINE
 )
 PLANNER_DECISIONS = Counter("datahall_planner_decisions_total", "Answers of the planner.", ["decision"])
+REPLICAS_REFUSED = Counter(
+    "datahall_replicas_refused_total",
+    "Replicas of services that the node chosen for them did not take, or whose gate could not be lifted.",
+)
 REPORTS = Counter("datahall_reports_total", "Reports of trainers, by what became of them.", ["outcome"])
 QUOTA_USED = Gauge("datahall_queue_gpus_used", "GPUs held, by queue and quota entry.", ["queue", "model"])
 QUOTA_NOMINAL = Gauge(

@@ -22,10 +22,11 @@ from datahall.control.feed import Feed
 from datahall.control.lease import Lease, LeaseLostError
 from datahall.control.reconcilers import Reconcilers
 from datahall.control.recorder import Recorder
+from datahall.control.replicas import Replicas
 from datahall.control.reports import Reports
 from datahall.control.scheduling import Scheduling
 from datahall.control.settings import Settings
-from datahall.control.tables import Tables
+from datahall.control.tables import Tables, pods_of_service
 from datahall.control.web import Health, serve
 from datahall.control.workqueue import Key, Lane, WorkQueue
 from datahall.kube import ConflictError, KubeClient, KubeError, NotFoundError, TooManyRequestsError
@@ -66,7 +67,22 @@ class Operator:
             pods=self._tables.pods,
             news=lambda namespace, name: self._queue.add(Key(JOB, namespace, name)),
         )
-        self._dispatch = Dispatch(self._tables, self._queue, self._scheduling, self._reports)
+        self._replicas = Replicas(
+            self._scheduling.planner,
+            wake=self._wake_planner,
+            gpu_model_of=self._gpu_model_of,
+            service_of=self._tables.services.get,
+            pods_of=lambda namespace, name: self._tables.pods.group(pods_of_service(namespace, name)),
+        )
+        self._scheduling.others = self._replicas.take
+        self._scheduling.gang_of_other = self._replicas.gang_of
+        self._dispatch = Dispatch(
+            self._tables,
+            self._queue,
+            scheduling=self._scheduling,
+            replicas=self._replicas,
+            reports=self._reports,
+        )
         self._recorder = Recorder(client, instance=settings.pod_name)
         executor = Executor(
             client,
@@ -79,6 +95,7 @@ class Operator:
             tables=self._tables,
             queue=self._queue,
             scheduling=self._scheduling,
+            replicas=self._replicas,
             reports=self._reports,
             executor=executor,
             recorder=self._recorder,

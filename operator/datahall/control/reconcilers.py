@@ -11,12 +11,13 @@ from datahall.api.inferenceservice import InferenceService
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import TrainingJob
 from datahall.control import labels, metrics, queues, times
-from datahall.control.actions import Action, Apply, Create, Plan
+from datahall.control.actions import Action, Apply, Create, Patch, Plan
 from datahall.control.claims import Claims, look_up
 from datahall.control.dispatch import JOB, PLAN, QUEUE, SERVICE, Dispatch
 from datahall.control.executor import Executor, NameTakenError
 from datahall.control.recorder import Recorder
 from datahall.control.refusals import Refusals
+from datahall.control.replicas import Replicas
 from datahall.control.reports import Reports
 from datahall.control.scheduling import Scheduling
 from datahall.control.serving import plan as serving_plan
@@ -47,6 +48,7 @@ class Reconcilers:
         tables: Tables,
         queue: WorkQueue,
         scheduling: Scheduling,
+        replicas: Replicas,
         reports: Reports,
         executor: Executor,
         recorder: Recorder,
@@ -56,6 +58,7 @@ class Reconcilers:
         self._tables = tables
         self._queue = queue
         self._scheduling = scheduling
+        self._replicas = replicas
         self._reports = reports
         self._executor = executor
         self._recorder = recorder
@@ -236,6 +239,7 @@ class Reconcilers:
         budget = tables.budgets.get(key.namespace, key.name)
         claims = serving_plan.model_claims(service, job.job if job else None)
         refusal = self._refusal(key, view)
+        pods, now = tuple(tables.pods.group(pods_of_service(key.namespace, key.name))), _now()
         plan = serving_plan.plan(
             serving_plan.Seen(
                 service=service,
@@ -243,13 +247,13 @@ class Reconcilers:
                 job=job.job if job else None,
                 deployment=tables.deployments.get(key.namespace, key.name),
                 applied=(endpoint.spec_hash if endpoint else "", budget.spec_hash if budget else ""),
-                pods=tuple(tables.pods.group(pods_of_service(key.namespace, key.name))),
+                pods=pods,
                 queue_exists=queue is not None,
                 queue_allows=queue is None or queue.queue is None or queue.queue.spec.allows(key.namespace),
-                gpu_room=self._gpu_room(service),
+                answers=self._replicas.review(key.namespace, key.name, pods, now),
                 missing_claims=self._looked_up(claims, key.namespace).missing,
                 refusal=refusal.message if refusal else "",
-                now=_now(),
+                now=now,
             ),
             self._settings,
         )
@@ -257,13 +261,6 @@ class Reconcilers:
             return await self._carry_out(key, INFERENCE_SERVICES, view, service, plan)
         except (InvalidError, ForbiddenError, NameTakenError) as error:
             return self._refuse(key, view, error)
-
-    def _gpu_room(self, service: InferenceService) -> int:
-        spec = service.spec
-        if spec.resources.gpus == 0:
-            return 0
-        models = spec.resources.gpu_models or ("Any",)
-        return max(self._scheduling.quota_room(spec.queue, model) for model in models)
 
     # ---- Queue and planner
 
@@ -275,13 +272,6 @@ class Reconcilers:
             return False
         if view.queue is None:
             return await self._invalid(key, QUEUES, view)
-        for service in self._tables.services:
-            if service.service is not None and service.service.spec.queue == key.name:
-                conditions = service.service.status.conditions
-                if not is_true(conditions, ConditionType.GPU_AVAILABLE):
-                    self._queue.add(
-                        Key(SERVICE, service.namespace, service.name)
-                    )  # there may be room for it now
         usage, counts = self._scheduling.usage(key.name), self._scheduling.counts(key.name)
         for quota in view.queue.spec.gpus:
             metrics.QUOTA_NOMINAL.labels(key.name, quota.model).set(quota.nominal)
@@ -358,7 +348,13 @@ class Reconcilers:
 
     async def _run_pod(self, action: Action) -> None:
         async with self._pod_slots:
-            await self._executor.run(action)
+            try:
+                await self._executor.run(action)
+            except (InvalidError, ForbiddenError) as error:
+                if not isinstance(action, Patch):
+                    raise
+                if owner := self._replicas.refused_by_api(action.uid, str(error)):
+                    self._queue.add(Key(SERVICE, *owner))
 
     def _forget(self, key: Key) -> bool:
         """The object is gone, and all that was kept of it."""

@@ -291,7 +291,7 @@ def _when_true(condition: dict[str, Any] | None) -> str:
 def _pinned(spec: dict[str, Any]) -> str:
     """The node that required affinity pins the pod to, as we do for workers."""
     try:
-        return str(_node_terms(spec)[0]["matchFields"][0]["values"][0])
+        return str(_node_terms(spec)[0]["matchFields"][-1]["values"][0])
     except (KeyError, IndexError):
         return ""
 

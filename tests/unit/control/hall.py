@@ -10,9 +10,10 @@ from datahall.api.trainingjob import Placement, TrainingJob
 from datahall.control import times
 from datahall.control.dispatch import JOB, Dispatch
 from datahall.control.reconcilers import Reconcilers
+from datahall.control.replicas import Replicas
 from datahall.control.reports import Reports
 from datahall.control.scheduling import News, Scheduling
-from datahall.control.tables import Tables
+from datahall.control.tables import Tables, pods_of_service
 from datahall.control.training.pods import worker_pod
 from datahall.control.workqueue import Key, WorkQueue
 from tests.unit.control.world import SETTINGS, START, job_body, merged
@@ -28,14 +29,32 @@ class Hall:
         self.tables = Tables()
         self.queue = WorkQueue()
         self.wakes = 0
+        self.now = START.timestamp()
         self.scheduling = Scheduling(wake=self._wake, gpu_model_of=self._model)
         nobody: Any = None
         self.reports = Reports(nobody, jobs=self.tables.jobs, pods=self.tables.pods, news=lambda *_: None)
-        self.dispatch = Dispatch(self.tables, self.queue, self.scheduling, self.reports)
+        self.replicas = Replicas(
+            self.scheduling.planner,
+            wake=self._wake,
+            gpu_model_of=self._model,
+            service_of=self.tables.services.get,
+            pods_of=lambda namespace, name: self.tables.pods.group(pods_of_service(namespace, name)),
+            now=lambda: self.now,
+        )
+        self.scheduling.others = self.replicas.take
+        self.scheduling.gang_of_other = self.replicas.gang_of
+        self.dispatch = Dispatch(
+            self.tables,
+            self.queue,
+            scheduling=self.scheduling,
+            replicas=self.replicas,
+            reports=self.reports,
+        )
         self.reconcilers = Reconcilers(
             tables=self.tables,
             queue=self.queue,
             scheduling=self.scheduling,
+            replicas=self.replicas,
             reports=self.reports,
             executor=nobody,
             recorder=nobody,
@@ -81,9 +100,9 @@ class Hall:
         self.tables.nodes.put(merged(body, over))
 
     def quota(self, *, name: str = "team-a", nominal: int = 8, **spec: Any) -> None:
-        body = {"metadata": self.meta(name, "", f"queue-{name}"), "spec": {"gpus": [], **spec}}
+        quota = {"model": "H100", "nominal": nominal, **spec.pop("limits", {})}
+        body = {"metadata": self.meta(name, "", f"queue-{name}"), "spec": {"gpus": [quota], **spec}}
         body["metadata"]["generation"] = next(self._versions)
-        body["spec"]["gpus"] = [{"model": "H100", "nominal": nominal}]
         self.tables.queues.put(body)
 
     def claim(
@@ -166,6 +185,14 @@ class Hall:
 
     def cycle(self) -> list[News]:
         return self.scheduling.cycle()
+
+    def write_admission(self, body: Json) -> Json:
+        """The place that was found stands in the status now."""
+        places, spread = self.scheduling.admitted(body["metadata"]["uid"]) or ((), "")
+        written = [{"rank": p.rank, "node": p.node, "gpuModel": p.gpu_model} for p in places]
+        body = self.change_job(body, status={"generation": 1, "placement": written, "spread": spread})
+        self.settle(body)
+        return body
 
     def admitted(self, body: Json) -> bool:
         return self.scheduling.admitted(body["metadata"]["uid"]) is not None

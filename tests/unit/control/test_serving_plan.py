@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from datahall.api.inferenceservice import InferenceService
+from datahall.api.reasons import Reason
 from datahall.api.trainingjob import TrainingJob
 from datahall.control import times
-from datahall.control.actions import Apply, Plan
+from datahall.control.actions import Apply, Delete, Patch, Plan
 from datahall.control.child_views import DeploymentView, deployment_view
 from datahall.control.serving import objects
-from datahall.control.serving.plan import Seen, model_claims, plan
+from datahall.control.serving.plan import Answers, Seen, model_claims, plan
+from datahall.control.training.seen import Waiting
 from datahall.control.views import PodView, pod_view
 from datahall.kube.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES
 from tests.unit.control.world import DIGEST, SETTINGS, START, job_body, merged
@@ -96,6 +98,12 @@ class World:
         if made.status is not None:
             self.raw["status"] = made.status
         for action in made.actions:
+            if isinstance(action, Patch):
+                self.pods[action.name] = merged(self.pods[action.name], action.body)
+                continue
+            if isinstance(action, Delete):
+                del self.pods[action.name]
+                continue
             assert isinstance(action, Apply)
             old = self.applied.get(action.resource.kind)
             body = copy.deepcopy(action.body)
@@ -139,6 +147,18 @@ class World:
             {"status": status},
         )
 
+    def gated(self, name: str, *, gpus: int = 0, why: Waiting | None = None, node: str = "") -> None:
+        """A replica that is new: the planner has it wait, has found it a node, or has not answered yet."""
+        self.pod(name, gpus=gpus, phase="Pending")
+        del self.pods[name]["spec"]["nodeName"]
+        self.pods[name]["spec"]["schedulingGates"] = [{"name": "datahall.dev/placement"}]
+        answers = self.seen.get("answers", Answers())
+        waits = {uid: told for uid, told in answers.waits.items() if uid != name}
+        places = {uid: place for uid, place in answers.places.items() if uid != name}
+        self.seen["answers"] = Answers(
+            waits=waits | ({name: why} if why else {}), places=places | ({name: node} if node else {})
+        )
+
     def controller(self, *, updated: int, ready: int, replicas: int | None = None) -> None:
         """What the Deployment's controller says of it."""
         self.status_of_deployment = {
@@ -164,11 +184,9 @@ class World:
 def serving(*, gpus: int = 0, **spec: Any) -> World:
     """A world whose service is Ready with its two replicas."""
     world = World(**({"resources": {"gpus": gpus}} if gpus else {}), **spec)
-    world.seen["gpu_room"] = 2 * gpus
     world.settle()
     world.pod("r-1", ready=True, gpus=gpus)
     world.pod("r-2", ready=True, gpus=gpus)
-    world.seen["gpu_room"] = 0
     world.controller(updated=2, ready=2)
     world.settle()
     assert world.condition("Ready") == ("True", "Serving")
@@ -325,35 +343,85 @@ def test_a_queue_that_goes_takes_no_replica_with_it():
     assert world.condition("Ready") == ("False", "QueueNotFound")
 
 
-def test_short_quota_runs_as_many_replicas_as_it_pays_for():
-    world = World(resources={"gpus": 2}, replicas={"min": 3})
-    world.seen["gpu_room"] = 5
+NO_QUOTA = Waiting(Reason.QUOTA_EXCEEDED, "needs 2 GPUs; queue team-a has 1 of 5 GPUs of quota left")
+NO_ROOM = Waiting(Reason.NO_ROOM, "needs 2 GPUs on one node; the best has 1")
+
+
+@pytest.mark.parametrize(("gpus", "asked"), [(0, 3), (2, 3), (2, 0)])
+def test_as_many_replicas_are_asked_for_as_the_spec_says_and_every_one_waits_for_its_place(gpus, asked):
+    world = World(resources={"gpus": gpus}, replicas={"min": asked})
     world.look()
-    assert world.applied["Deployment"]["spec"]["replicas"] == 2
-    assert world.condition("GPUAvailable") == ("False", "QuotaExceeded")
-    assert world.message("Ready").startswith("3 replicas need 6 GPUs; queue team-a has 5 for them (0 held)")
+    deployment = world.applied["Deployment"]["spec"]
+    assert deployment["replicas"] == asked
+    assert deployment["template"]["spec"]["schedulingGates"] == [{"name": "datahall.dev/placement"}]
 
 
-def test_what_the_replicas_hold_already_is_theirs():
-    world = serving(gpus=1)
-    assert world.applied["Deployment"]["spec"]["replicas"] == 2
+def test_replicas_that_wait_say_what_the_planner_says():
+    world = World(resources={"gpus": 2}, replicas={"min": 3})
+    world.settle()
+    assert world.condition("GPUAvailable") == ("Unknown", "ReplicasStarting"), (
+        "there is no pod to ask for yet"
+    )
+    world.pod("r-1", ready=True, gpus=2)
+    world.gated("r-2", gpus=2, why=NO_QUOTA)
+    world.gated("r-3", gpus=2, why=NO_ROOM)
+    world.controller(updated=3, ready=1)
+    world.settle()
+    text = f"2 replicas wait: {NO_QUOTA.message}"
+    assert world.condition("GPUAvailable") == world.condition("Ready") == ("False", "QuotaExceeded")
+    assert world.message("GPUAvailable") == world.message("Ready") == text
+    assert world.status.state == "Queued"
+    assert world.news == ["ReplicasStarting", "QuotaExceeded"]
+
+
+def test_replicas_without_gpus_wait_for_room_and_say_so():
+    world = World(replicas={"min": 2})
+    world.settle()
+    world.pod("r-1", ready=True)
+    world.gated("r-2", why=NO_ROOM)
+    world.controller(updated=2, ready=1)
+    world.settle()
+    assert world.condition("GPUAvailable") == ("True", "NoGPUsRequested")
+    assert world.condition("Ready") == world.condition("ReplicasReady") == ("False", "NoRoom")
+    assert world.message("Ready") == f"1 replica waits: {NO_ROOM.message}"
+    assert world.status.state == "Progressing"
+
+
+def test_a_replica_that_has_its_place_is_pinned_and_let_go_in_one_write():
+    world = World(resources={"gpus": 1, "gpuModels": ["H100", "A100"]}, replicas={"min": 1})
+    world.settle()
+    template = world.applied["Deployment"]["spec"]["template"]["spec"]
+    world.gated("r-1", gpus=1, node="node-7")
+    world.pods["r-1"]["spec"]["affinity"] = template["affinity"]
+    (patch,) = world.look().actions
+    assert patch.body["metadata"]["resourceVersion"] == "1"
+    (view,) = world.views()
+    assert (view.node, view.gates, view.placed_at) == ("node-7", (), times.to_text(START))
+    terms = world.pods["r-1"]["spec"]["affinity"]["nodeAffinity"]
+    (term,) = terms["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    models = {"key": "nvidia.com/gpu.product", "operator": "In", "values": ["H100", "A100"]}
+    pin = {"key": "metadata.name", "operator": "In", "values": ["node-7"]}
+    assert term == {"matchExpressions": [models], "matchFields": [pin]}
+    world.settle()
     assert world.condition("GPUAvailable") == ("True", "GPUsReserved")
-    world.edit(replicas={"min": 3})
-    world.settle()
-    assert world.applied["Deployment"]["spec"]["replicas"] == 2
-    assert "has 2 for them (2 held)" in world.message("GPUAvailable")
 
 
-def test_no_quota_at_all_runs_nothing():
-    world = World(resources={"gpus": 1})
-    world.settle()
-    assert world.applied["Deployment"]["spec"]["replicas"] == 0
-    assert world.condition("Ready")[0] == "False"
+def test_a_replica_that_its_node_does_not_take_is_made_anew():
+    world = serving(gpus=1)
+    world.pod("r-3", gpus=1, phase="Pending")
+    world.seen["answers"] = Answers(refused={"r-3": "node node-0: 0/8 nodes"}, look_again_seconds=31.0)
+    made = world.look()
+    assert [(action.name, action.uid) for action in made.actions] == [("r-3", "r-3")]
+    assert (made.announcements[0].reason, made.announcements[0].message) == (
+        "PlaceRefused",
+        "r-3: node node-0: 0/8 nodes; another is made",
+    )
+    assert made.look_again_seconds == 31.0
+    assert world.plan().actions == ()
 
 
 def test_a_replica_without_a_node_says_what_the_scheduler_says():
     world = World(resources={"gpus": 1}, replicas={"min": 1})
-    world.seen["gpu_room"] = 1
     world.settle()
     scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/8 nodes"}
     world.pod("r-1", gpus=1, phase="Pending", conditions=[scheduled])
@@ -547,21 +615,47 @@ def test_a_roll_out_is_not_ready_while_the_new_version_ends_again_and_again():
     assert "model.uri: no manifest.json" in world.message("Ready")
 
 
-def test_a_roll_out_without_room_for_one_more_stays_ready_and_says_so():
-    world = rolling(gpus=1)
-    scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/8 nodes"}
-    world.pod("s-1", gpus=1, phase="Pending", conditions=[scheduled])
-    del world.pods["s-1"]["spec"]["nodeName"]
+@pytest.mark.parametrize("gpus", [0, 1])
+@pytest.mark.parametrize("why", [NO_ROOM, NO_QUOTA])
+def test_a_roll_out_without_room_for_one_more_stays_ready_and_says_so(gpus, why):
+    world = rolling(gpus=gpus)
+    world.gated("s-1", gpus=gpus, why=why)
     world.settle()
-    assert world.condition("GPUAvailable") == ("False", "NoRoom")
+    assert world.condition("GPUAvailable")[0] == ("False" if gpus else "True")
     assert world.condition("Ready") == ("True", "Serving")
-    assert world.condition("Reconciling") == ("True", "NoRoom")
-    assert world.message("Reconciling") == (
-        "1 of 2 replicas run the present version, 2 are available; the next has no room: s-1: 0/8 nodes"
-    )
-    world.pod("r-2", gpus=1)
+    assert world.condition("Reconciling") == ("True", str(why.reason))
+    updated = "1 of 2 replicas run the present version, 2 are available"
+    between = "; the next has no room: " if gpus else "; "
+    assert world.message("Reconciling") == f"{updated}{between}1 replica waits: {why.message}"
+    world.pod("r-2", gpus=gpus)
     world.settle()
-    assert world.condition("Ready") == ("False", "NoRoom")
+    assert world.condition("Ready") == ("False", str(why.reason))
+
+
+def test_a_roll_out_waits_for_no_replica_that_has_no_place_itself():
+    def may_be_missing() -> int:
+        strategy = world.applied["Deployment"]["spec"]["strategy"]
+        assert strategy["rollingUpdate"]["maxSurge"] == 1
+        return strategy["rollingUpdate"]["maxUnavailable"]
+
+    world = serving(gpus=1)
+    world.edit(replicas={"min": 3})
+    world.gated("r-3", gpus=1, why=NO_QUOTA)
+    world.controller(updated=3, ready=2, replicas=3)
+    world.settle()
+    assert may_be_missing() == 0, "nothing is replaced"
+    world.edit(timeoutSeconds=20)
+    world.settle()
+    world.gated("s-1", gpus=1, why=NO_QUOTA)
+    world.controller(updated=1, ready=2, replicas=4)
+    world.settle()
+    assert may_be_missing() == 1, "the two that answer go on answering, and the third is replaced first"
+    world.pod("s-1", gpus=1, ready=True)
+    world.pod("s-2", gpus=1, ready=True)
+    world.seen["answers"] = Answers()
+    world.controller(updated=2, ready=4, replicas=4)
+    world.settle()
+    assert may_be_missing() == 0
 
 
 def test_a_roll_out_that_is_refused_stays_ready_and_says_so():

@@ -10,6 +10,7 @@ import orjson
 from datahall.api.inferenceservice import InferenceService, PinnedModel
 from datahall.control import labels
 from datahall.control.child_views import SPEC_HASH
+from datahall.control.serving.gate import gpu_affinity
 from datahall.control.settings import Settings
 from datahall.control.training.pods import (
     TOLERATED,
@@ -46,9 +47,17 @@ def server_config(service: InferenceService, model: PinnedModel) -> dict[str, An
 
 
 def deployment(
-    service: InferenceService, model: PinnedModel, *, replicas: int, settings: Settings
+    service: InferenceService, model: PinnedModel, *, missing: int = 0, settings: Settings
 ) -> dict[str, Any]:
-    """The Deployment. A new replica is ready before an old one goes, so a roll-out loses no request."""
+    """The Deployment. A new replica is ready before an old one goes, so a roll-out loses no request.
+
+    Args:
+        service: the service.
+        model: the model to serve.
+        missing: replicas that have no place, in a roll-out. Only so many fewer than asked for may be available while
+            replicas are replaced: else nobody would be replaced before the missing ones are there.
+        settings: the operator's settings.
+    """
     spec = service.spec
     mounted = claims((model.uri,))
     template = {
@@ -56,6 +65,8 @@ def deployment(
             "labels": {**selector(service), labels.MANAGED_BY: "datahall", labels.QUEUE: spec.queue}
         },
         "spec": {
+            "schedulingGates": [{"name": labels.PLACEMENT_GATE}],
+            **({"affinity": gpu_affinity(spec.resources.gpu_models)} if spec.resources.gpu_models else {}),
             "terminationGracePeriodSeconds": DRAIN_SECONDS + spec.timeout_seconds + 30,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -127,12 +138,15 @@ def deployment(
             "kind": DEPLOYMENTS.kind,
             "metadata": _metadata(service),
             "spec": {
-                "replicas": replicas,
+                "replicas": spec.replicas.min,
                 "revisionHistoryLimit": 3,
                 "minReadySeconds": 1,
                 "progressDeadlineSeconds": LOAD_PATIENCE_SECONDS,
                 "selector": {"matchLabels": selector(service)},
-                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+                "strategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxUnavailable": missing, "maxSurge": 1},
+                },
                 "template": template,
             },
         }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass, field
 
 from datahall.api.conditions import (
@@ -20,51 +19,21 @@ from datahall.api.inferenceservice import (
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import TrainingJob
 from datahall.control import labels
-from datahall.control.actions import Action, Announce, Apply, Plan
-from datahall.control.child_views import DeploymentView
+from datahall.control.actions import Action, Announce, Apply, Delete, Plan
 from datahall.control.serving import objects
+from datahall.control.serving.gate import Standing, place, standing
+from datahall.control.serving.seen import Answers, Seen
 from datahall.control.settings import Settings
 from datahall.control.statuses import StatusDraft
 from datahall.control.training.causes import WorkerEnd, worker_end
 from datahall.control.training.pods import claims
 from datahall.control.views import PULL_PROBLEMS, PodView
-from datahall.kube.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, SERVICES
+from datahall.kube.resources import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS, SERVICES
 
-_ON_THE_WAY = (Reason.ROLLING_OUT, Reason.REQUEST_REFUSED)
-"""Enough replicas answer, and yet they are not all as the spec says."""
+__all__ = ["Answers", "Seen", "model_claims", "plan"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """All that is known when an InferenceService is looked at.
-
-    Attributes:
-        service: the object, its present status included.
-        deleting: whether its deletion has begun.
-        job: the TrainingJob that the model comes from, if it is there.
-        deployment: its Deployment.
-        applied: hash of what was applied last, of the Service and of the PodDisruptionBudget ("" where missing).
-        pods: its pods.
-        queue_exists: whether its Queue exists.
-        queue_allows: whether the Queue lets this namespace in.
-        gpu_room: GPUs of quota that are left for it, beside what its pods hold.
-        missing_claims: claims that the model's URI names and that do not exist.
-        refusal: what the API server said to a child of it a moment ago, "" for nothing.
-        now: the present time.
-    """
-
-    service: InferenceService
-    now: datetime.datetime
-    deleting: bool = False
-    job: TrainingJob | None = None
-    deployment: DeploymentView | None = None
-    applied: tuple[str, str] = ("", "")
-    pods: tuple[PodView, ...] = ()
-    queue_exists: bool = True
-    queue_allows: bool = True
-    gpu_room: int = 0
-    missing_claims: tuple[str, ...] = ()
-    refusal: str = ""
+_AT_REST = (Reason.REPLICAS_READY, Reason.SCALED_TO_ZERO)
+"""All replicas are as the spec says. With any other reason something is still to come, even if enough answer."""
 
 
 @dataclass(slots=True)
@@ -75,6 +44,7 @@ class _Verdict:
     reason: Reason
     message: str = ""
     stalled: bool = False
+    waits: bool = False
 
 
 @dataclass(slots=True)
@@ -83,6 +53,7 @@ class _Look:
     settings: Settings
     draft: StatusDraft[InferenceServiceStatus]
     actions: list[Action] = field(default_factory=list)
+    announcements: list[Announce] = field(default_factory=list)
 
 
 def plan(seen: Seen, settings: Settings) -> Plan:
@@ -98,14 +69,34 @@ def plan(seen: Seen, settings: Settings) -> Plan:
         selector=f"{labels.INFERENCE_SERVICE}={meta.name}",
         url=f"http://{meta.name}.{meta.namespace}.svc",
     )
+    _place(look)
     model = _pin(look)
-    room, granted = _gpus(look)
-    if model.ok and draft.value.model is not None and granted is not None and not seen.refusal:
-        _apply(look, draft.value.model, granted)
-    replicas = _replicas(look)
+    queue, waiting = _queue(look), _waiting(look)
+    if model.ok and draft.value.model is not None and queue is None and not seen.refusal:
+        _apply(look, draft.value.model)
+    room = queue or _gpus(look, waiting)
+    replicas = _replicas(look, waiting)
     _conclude(look, model, room, replicas)
-    announcements = _news(seen.service.status, draft.value)
-    return Plan(status=draft.finish(), actions=tuple(look.actions), announcements=announcements)
+    look.announcements += _news(seen.service.status, draft.value)
+    return Plan(
+        status=draft.finish(),
+        actions=tuple(look.actions),
+        announcements=tuple(look.announcements),
+        look_again_seconds=seen.answers.look_again_seconds,
+    )
+
+
+def _place(look: _Look) -> None:
+    """Lift the gates of those that have a place, and have those made anew that their nodes do not take."""
+    seen = look.seen
+    for pod in seen.pods:
+        node = seen.answers.places.get(pod.uid)
+        if node is not None and standing(pod) is Standing.WAITS:
+            look.actions.append(place(pod, node, seen.now))
+        why = seen.answers.refused.get(pod.uid)
+        if why is not None and pod.deleted_at is None:
+            look.actions.append(Delete(PODS, pod.namespace, pod.name, pod.uid))
+            look.announcements.append(Announce(Reason.PLACE_REFUSED, f"{pod.name}: {why}; another is made"))
 
 
 def _pin(look: _Look) -> _Verdict:
@@ -162,50 +153,76 @@ def model_claims(service: InferenceService, job: TrainingJob | None) -> tuple[st
     return claims((service.status.model.uri,)) if service.status.model else ()
 
 
-def _gpus(look: _Look) -> tuple[_Verdict, int | None]:
-    """How many replicas the quota allows: the verdict, and the number (None: change nothing)."""
+def _queue(look: _Look) -> _Verdict | None:
+    """Why its Queue cannot pay for anything; None if it can."""
     seen, spec = look.seen, look.seen.service.spec
-    wanted, each = spec.replicas.min, spec.resources.gpus
     if not seen.queue_exists:
-        return _Verdict(False, Reason.QUEUE_NOT_FOUND, f"Queue {spec.queue} does not exist"), None
+        return _Verdict(False, Reason.QUEUE_NOT_FOUND, f"Queue {spec.queue} does not exist")
     if not seen.queue_allows:
         text = f"Queue {spec.queue} does not serve namespace {seen.service.metadata.namespace}"
-        return _Verdict(False, Reason.QUEUE_FORBIDDEN, text), None
+        return _Verdict(False, Reason.QUEUE_FORBIDDEN, text)
+    return None
+
+
+def _waiting(look: _Look) -> _Verdict | None:
+    """Why replicas have no node: what the planner says, or else the scheduler; None if none is known to wait."""
+    seen = look.seen
+    pods = sorted(seen.pods, key=lambda pod: (pod.created_at, pod.name))
+    told = [seen.answers.waits[pod.uid] for pod in pods if pod.uid in seen.answers.waits]
+    if told:
+        many = "replica waits" if len(told) == 1 else "replicas wait"
+        return _Verdict(False, told[0].reason, f"{len(told)} {many}: {told[0].message}", waits=True)
+    unplaced = next((pod for pod in pods if pod.unschedulable and not pod.bound and not pod.finished), None)
+    if unplaced is None:
+        return None
+    return _Verdict(False, Reason.NO_ROOM, f"{unplaced.name}: {unplaced.unschedulable}", waits=True)
+
+
+def _gpus(look: _Look, waiting: _Verdict | None) -> _Verdict:
+    """Whether the replicas have their GPUs."""
+    spec = look.seen.service.spec
+    wanted, each = spec.replicas.min, spec.resources.gpus
     if each == 0:
-        return _Verdict(True, Reason.NO_GPUS_REQUESTED, "the replicas compute on the CPU"), wanted
-    held = sum(pod.gpus for pod in seen.pods if not pod.finished)
-    # A quota that was lowered below what is held takes nothing away; nothing new starts until use falls.
-    room = max(seen.gpu_room, 0)
-    granted = min(wanted, (held + room) // each)
-    if granted < wanted:
-        text = (
-            f"{wanted} replicas need {wanted * each} GPUs; queue {spec.queue} has {held + room} for them"
-            f" ({held} held): {granted} replicas run"
-        )
-        return _Verdict(False, Reason.QUOTA_EXCEEDED, text), granted
-    unplaced = [pod for pod in seen.pods if pod.unschedulable and not pod.bound]
-    if unplaced:
-        return _Verdict(False, Reason.NO_ROOM, f"{unplaced[0].name}: {unplaced[0].unschedulable}"), granted
-    return _Verdict(True, Reason.GPUS_RESERVED, f"{granted * each} GPUs"), granted
+        return _Verdict(True, Reason.NO_GPUS_REQUESTED, "the replicas compute on the CPU")
+    if waiting is not None:
+        return waiting
+    held = len(_placed(look.seen))
+    if held < wanted:
+        text = f"{held} of {wanted} replicas have their GPUs; the others are being made"
+        return _Verdict(None, Reason.REPLICAS_STARTING, text)
+    return _Verdict(True, Reason.GPUS_RESERVED, f"{wanted * each} GPUs")
 
 
-def _apply(look: _Look, model: PinnedModel, replicas: int) -> None:
+def _placed(seen: Seen) -> list[PodView]:
+    """The replicas that have a place and are to stay."""
+    return [pod for pod in seen.pods if standing(pod) is Standing.HOLDS and pod.deleted_at is None]
+
+
+def _apply(look: _Look, model: PinnedModel) -> None:
     """Write what differs from what was applied last. The Service comes first, so that its name is there early."""
     seen = look.seen
     service_hash, budget_hash = seen.applied
     service = objects.service_object(seen.service)
     if objects.spec_hash(service) != service_hash:
         look.actions.append(Apply(SERVICES, service, first=not service_hash))
-    deployment = objects.deployment(seen.service, model, replicas=replicas, settings=look.settings)
-    current = seen.deployment
-    if current is None or current.spec_hash != objects.spec_hash(deployment) or current.wanted != replicas:
+    deployment = objects.deployment(seen.service, model, missing=_missing(seen), settings=look.settings)
+    current, wanted = seen.deployment, seen.service.spec.replicas.min
+    if current is None or current.spec_hash != objects.spec_hash(deployment) or current.wanted != wanted:
         look.actions.append(Apply(DEPLOYMENTS, deployment, first=current is None))
     budget = objects.disruption_budget(seen.service)
     if objects.spec_hash(budget) != budget_hash:
         look.actions.append(Apply(POD_DISRUPTION_BUDGETS, budget, first=not budget_hash))
 
 
-def _replicas(look: _Look) -> _Verdict:
+def _missing(seen: Seen) -> int:
+    """Replicas that no roll-out can wait for, because they have no place themselves."""
+    current = seen.deployment
+    if current is None or current.replicas <= current.updated or not seen.answers.waits:
+        return 0
+    return max(0, seen.service.spec.replicas.min - len(_placed(seen)))
+
+
+def _replicas(look: _Look, waiting: _Verdict | None) -> _Verdict:
     """How the replicas do: whether enough of them answer, of whichever version, and what is still to come."""
     seen, draft, wanted = look.seen, look.draft, look.seen.service.spec.replicas.min
     pods = [pod for pod in seen.pods if not pod.finished and pod.deleted_at is None]
@@ -224,7 +241,8 @@ def _replicas(look: _Look) -> _Verdict:
     if seen.refusal:
         return _Verdict(enough, Reason.REQUEST_REFUSED, seen.refusal)
     before = find_condition(seen.service.status.conditions, ConditionType.REPLICAS_READY)
-    if look.actions and before is not None and before.reason == Reason.REQUEST_REFUSED:
+    applying = any(isinstance(action, Apply) for action in look.actions)
+    if applying and before is not None and before.reason == Reason.REQUEST_REFUSED:
         # Tried again now; until it is known to go through, the old sentence is the true one.
         return _Verdict(enough, Reason.REQUEST_REFUSED, before.message)
     if current is None or (changing and not pods):
@@ -232,6 +250,9 @@ def _replicas(look: _Look) -> _Verdict:
     if wanted == 0 and not changing:
         return _Verdict(not pods, Reason.SCALED_TO_ZERO, "spec.replicas.min is 0: nothing serves")
     text = f"{updated} of {wanted} replicas run the present version, {available} are available"
+    if waiting is not None and seen.service.spec.resources.gpus == 0:
+        message = f"{text}; {waiting.message}" if enough else waiting.message
+        return _Verdict(enough, waiting.reason, message)
     if not known or current.replicas > updated:
         return _Verdict(enough, Reason.ROLLING_OUT if pods else Reason.REPLICAS_STARTING, text)
     if updated < wanted or not enough:
@@ -266,8 +287,8 @@ def _conclude(look: _Look, model: _Verdict, room: _Verdict, replicas: _Verdict) 
     draft.condition(ConditionType.GPU_AVAILABLE, room.ok, room.reason, room.message)
     draft.condition(ConditionType.REPLICAS_READY, replicas.ok, replicas.reason, replicas.message)
     # A roll-out needs room for one replica more. Until there is some, the old ones answer.
-    spare = room.reason is Reason.NO_ROOM and replicas.ok
-    bad = next((part for part in parts if not part.ok and not (spare and part is room)), None)
+    spare = room.waits and replicas.ok
+    bad = next((part for part in parts if part.ok is False and not (spare and part is room)), None)
     if bad is not None:
         draft.condition(ConditionType.READY, False, bad.reason, bad.message)
     elif replicas.reason is Reason.SCALED_TO_ZERO:
@@ -281,7 +302,7 @@ def _conclude(look: _Look, model: _Verdict, room: _Verdict, replicas: _Verdict) 
     elif bad is None and spare:
         message = f"{replicas.message}; the next has no room: {room.message}"
         draft.condition(ConditionType.RECONCILING, True, room.reason, message)
-    elif bad is None and replicas.reason not in _ON_THE_WAY:
+    elif bad is None and replicas.reason in _AT_REST:
         draft.condition(ConditionType.RECONCILING, False, Reason.UP_TO_DATE)
     else:
         moving = replicas if bad is None else bad
