@@ -130,6 +130,8 @@ class Dispatch:
         assert view is not None
         if change.old is None or change.new is None or change.old.generation != change.new.generation:
             self._queue.add(Key(QUEUE, "", view.name))
+            for other in self._tables.queues:
+                self.queue_changed(other.name)  # a parent, a child or a lender may have come, changed or gone
             for service in self._tables.services:
                 if service.service is not None and service.service.spec.queue == view.name:
                     self._queue.add(Key(SERVICE, service.namespace, service.name))

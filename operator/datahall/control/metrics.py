@@ -58,6 +58,17 @@ PLANNER_SECONDS = Histogram(
     "datahall_planner_cycle_seconds", "Time of one planner cycle, API time excluded.", buckets=_FINE
 )
 PLANNER_DECISIONS = Counter("datahall_planner_decisions_total", "Answers of the planner.", ["decision"])
+PLANNER_WAITS = Counter(
+    "datahall_planner_waits_total", "Times that the planner told a job to wait, by what for.", ["reason"]
+)
+EVICTIONS = Counter(
+    "datahall_evictions_total",
+    "Jobs told to end for another, by what gave the other the right to it.",
+    ["right"],
+)
+for _right in ("priority", "quota"):
+    EVICTIONS.labels(_right)
+JOBS_WAITING = Gauge("datahall_jobs_waiting", "TrainingJobs that wait, by what for.", ["reason"])
 REPLICAS_REFUSED = Counter(
     "datahall_replicas_refused_total",
     "Replicas of services that the node chosen for them did not take, or whose gate could not be lifted.",
@@ -67,3 +78,18 @@ QUOTA_USED = Gauge("datahall_queue_gpus_used", "GPUs held, by queue and quota en
 QUOTA_NOMINAL = Gauge(
     "datahall_queue_gpus_nominal", "GPUs granted, by queue and quota entry.", ["queue", "model"]
 )
+QUOTA_BORROWED = Gauge(
+    "datahall_queue_gpus_borrowed", "GPUs held beyond nominal, by queue and quota entry.", ["queue", "model"]
+)
+QUEUE_WATTS = Gauge("datahall_queue_reserved_watts", "Watts reserved at the caps of GPUs held.", ["queue"])
+QUEUE_SHARE = Gauge(
+    "datahall_queue_share",
+    "Dominant share of the hall beyond nominal, by weight: of siblings, the smallest goes first.",
+    ["queue"],
+)
+
+
+def forget_queue(name: str) -> None:
+    """A queue is gone: so are its figures."""
+    for gauge in (QUOTA_USED, QUOTA_NOMINAL, QUOTA_BORROWED, QUEUE_WATTS, QUEUE_SHARE):
+        gauge.remove_by_labels({"queue": name})

@@ -293,6 +293,12 @@ class Operator:
             "Failed",
         ):
             metrics.JOBS.labels(state).set(states[state])
+        waiting = Counter(
+            v.job.status.waiting.reason for v in self._tables.jobs if v.job and v.job.status.waiting
+        )
+        metrics.JOBS_WAITING.clear()
+        for reason, count in waiting.items():
+            metrics.JOBS_WAITING.labels(reason).set(count)
         for plural, count in self._tables.sizes().items():
             metrics.OBJECTS.labels(plural).set(count)
 

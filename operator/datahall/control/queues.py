@@ -1,52 +1,55 @@
-"""What to say about a Queue: how much of its quota is held, how many jobs wait."""
+"""What to say about a Queue: what is held of its quota, borrowed and still to be had, and how many jobs wait."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+import math
 from typing import Any
 
 from datahall.api.conditions import ConditionType, set_condition
-from datahall.api.queue import ANY_MODEL, GPUUse, Queue
+from datahall.api.queue import EnergyUse, GPUUse, PowerUse, Queue
 from datahall.api.reasons import Reason
 from datahall.control import times
+from datahall.planning import QueueEntry, QueueReport
+
+UNKNOWN_MODEL = "Unknown"
+"""What GPUs are called here whose model nobody knows (any more): those of a node that is gone."""
+
+_ENTRIES = 64
 
 
-def entries_used(queue: Queue, usage: Mapping[str, int]) -> dict[str, int]:
-    """GPUs held per entry of the quota. Models without an entry of their own count under Any."""
-    entries = {quota.model for quota in queue.spec.gpus}
-    used = dict.fromkeys(sorted(entries), 0)
-    for model, gpus in usage.items():
-        entry = model if model in entries else ANY_MODEL
-        used[entry] = used.get(entry, 0) + gpus
-    return used
+def entries(queue: Queue, report: QueueReport) -> dict[str, QueueEntry]:
+    """Where a queue stands per entry of its quota, and per model that it holds without one."""
+    named = {quota.model for quota in queue.spec.gpus}
+    found = {
+        model or UNKNOWN_MODEL: entry
+        for model, entry in sorted(report.gpus.items())
+        if model in named or entry.used > 0
+    }
+    return dict(list(found.items())[:_ENTRIES])
 
 
 def status(
-    queue: Queue, *, usage: Mapping[str, int], held: int, waiting: int, now: datetime.datetime
+    queue: Queue,
+    *,
+    report: QueueReport,
+    parent_exists: bool,
+    held: int,
+    waiting: int,
+    now: datetime.datetime,
 ) -> dict[str, Any] | None:
     """The new status as JSON, or None if nothing changed.
 
     Args:
         queue: the Queue with its present status.
-        usage: GPUs held per GPU model.
+        report: where it stands, as the planner has it.
+        parent_exists: whether the queue that it names as its parent exists.
         held: jobs that hold their place.
         waiting: jobs that wait.
         now: the present time.
     """
-    used = entries_used(queue, usage)
-    over = {
-        model: (gpus, queue.spec.nominal(model))
-        for model, gpus in used.items()
-        if gpus > queue.spec.nominal(model)
-    }
-    if over:
-        reason = Reason.QUEUE_OVERCOMMITTED
-        message = "; ".join(
-            f"{model}: {held_} of {nominal} GPUs held" for model, (held_, nominal) in over.items()
-        )
-    else:
-        reason, message = Reason.QUEUE_READY, ""
+    used = entries(queue, report)
+    reason, message = _ready(report, used, parent_exists=parent_exists)
     conditions = set_condition(
         queue.status.conditions,
         type_=ConditionType.READY,
@@ -60,10 +63,61 @@ def status(
         update={
             "observed_generation": queue.metadata.generation,
             "conditions": conditions,
-            "summary": queue.spec.summary(used),
-            "used": tuple(GPUUse(model=model, used=gpus) for model, gpus in used.items()),
+            "summary": queue.spec.summary({model: entry.used for model, entry in used.items()}),
+            "used": tuple(
+                GPUUse(
+                    model=model,
+                    used=entry.used,
+                    nominal=entry.nominal,
+                    borrowed=entry.borrowed,
+                    available=entry.available,
+                )
+                for model, entry in used.items()
+            ),
+            "watts": _power(queue, report.watts),
+            "joules": _energy(queue, report.joules),
+            "share": _share(report.share),
             "admitted": held,
             "waiting": waiting,
         }
     )
     return None if after == queue.status else after.to_json()
+
+
+def _ready(report: QueueReport, used: dict[str, QueueEntry], *, parent_exists: bool) -> tuple[Reason, str]:
+    over = [
+        f"{model}: {entry.used} of {entry.nominal} GPUs held, {entry.over} more than quota and borrowing allow"
+        for model, entry in used.items()
+        if entry.over
+    ]
+    if report.watts.over:
+        over.append(
+            f"{report.watts.used} of {report.watts.nominal} W reserved, {report.watts.over} W more than quota and "
+            "borrowing allow"
+        )
+    if over:
+        return Reason.QUEUE_OVERCOMMITTED, "; ".join(over)
+    if report.trouble:
+        circle = Reason.QUEUE_PARENTS_IN_CIRCLE
+        return circle if parent_exists else Reason.QUEUE_PARENT_NOT_FOUND, report.trouble
+    return Reason.QUEUE_READY, ""
+
+
+def _power(queue: Queue, entry: QueueEntry) -> PowerUse | None:
+    """None where nobody counts: no GPU has a known cap, and no queue on the way up has a limit."""
+    if not entry.used and entry.available is None and queue.spec.watts is None:
+        return None
+    return PowerUse(reserved=entry.used, available=entry.available)
+
+
+def _energy(queue: Queue, entry: QueueEntry) -> EnergyUse | None:
+    if not entry.used and entry.available is None and queue.spec.joules_per_day is None:
+        return None
+    return EnergyUse(last_day=entry.used, available=entry.available)
+
+
+def _share(share: float) -> str | None:
+    """With three digits: it decays all the time, and who reads it wants to know who goes first."""
+    if not math.isfinite(share):
+        return None
+    return f"{max(share, 0.0):.3f}".rstrip("0").rstrip(".")

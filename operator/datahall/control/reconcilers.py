@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from datahall.api.conditions import ConditionType, is_true, set_condition
 from datahall.api.inferenceservice import InferenceService
+from datahall.api.queue import Queue
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import TrainingJob
 from datahall.control import labels, metrics, queues, times
@@ -32,9 +33,13 @@ from datahall.control.views import Ours, PodView
 from datahall.control.workqueue import Key, Lane, WorkQueue
 from datahall.kube import ForbiddenError, InvalidError, KubeError, Resource
 from datahall.kube.resources import INFERENCE_SERVICES, PODS, QUEUES, TRAINING_JOBS
+from datahall.planning import QueueReport
 from datahall.planning.planner import LOOK_AGAIN_SECONDS
 
 NODE_LOST_AFTER_SECONDS = 40.0
+QUEUE_REFRESH_SECONDS = 30.0
+"""How often a Queue's figures are looked at without anything of its own having changed."""
+
 PODS_AT_ONCE = 8
 """Writes of pods in flight, of all jobs together: more would only queue in the API server, before the statuses."""
 
@@ -272,12 +277,21 @@ class Reconcilers:
             return False
         if view.queue is None:
             return await self._invalid(key, QUEUES, view)
-        usage, counts = self._scheduling.usage(key.name), self._scheduling.counts(key.name)
-        for quota in view.queue.spec.gpus:
-            metrics.QUOTA_NOMINAL.labels(key.name, quota.model).set(quota.nominal)
-        for model, used in queues.entries_used(view.queue, usage).items():
-            metrics.QUOTA_USED.labels(key.name, model).set(used)
-        status = queues.status(view.queue, usage=usage, held=counts.held, waiting=counts.waiting, now=_now())
+        # What it may borrow depends on others, and what it has used decays: both without an event of its own.
+        self._queue.add_after(key, QUEUE_REFRESH_SECONDS)
+        report = self._scheduling.report(key.name)
+        if report is None:
+            return False  # the watch tells of it in a moment
+        counts, parent = self._scheduling.counts(key.name), view.queue.spec.parent
+        _measure_queue(view.queue, report)
+        status = queues.status(
+            view.queue,
+            report=report,
+            parent_exists=parent is None or self._scheduling.report(parent) is not None,
+            held=counts.held,
+            waiting=counts.waiting,
+            now=_now(),
+        )
         if status is None:
             return False
         before = view.queue.status.to_json()
@@ -360,6 +374,8 @@ class Reconcilers:
         """The object is gone, and all that was kept of it."""
         self._refusals.forget(key)
         self._told_invalid.pop(key, None)
+        if key.kind == QUEUE:
+            metrics.forget_queue(key.name)
         return False
 
     async def _invalid(self, key: Key, resource: Resource, view: Ours) -> bool:
@@ -386,6 +402,16 @@ class Reconcilers:
         )
         self._told_invalid[key] = told
         return True
+
+
+def _measure_queue(queue: Queue, report: QueueReport) -> None:
+    name = queue.metadata.name
+    for model, entry in queues.entries(queue, report).items():
+        metrics.QUOTA_NOMINAL.labels(name, model).set(entry.nominal)
+        metrics.QUOTA_USED.labels(name, model).set(entry.used)
+        metrics.QUOTA_BORROWED.labels(name, model).set(entry.borrowed)
+    metrics.QUEUE_WATTS.labels(name).set(report.watts.used)
+    metrics.QUEUE_SHARE.labels(name).set(report.share)
 
 
 def _now() -> datetime.datetime:

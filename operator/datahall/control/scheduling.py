@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -91,6 +92,7 @@ class Scheduling:
         self._waiting: dict[str, Wait] = {}
         self._evictions: dict[str, Eviction] = {}
         self._jobs: dict[str, _Job] = {}
+        self._of_queue: defaultdict[str, set[str]] = defaultdict(set)
         self._more = False
         self.others: Callable[[Decision], list[News]] = lambda _: []
         """Takes decisions on gangs that are no jobs'; says who is to look at what has changed."""
@@ -169,7 +171,7 @@ class Scheduling:
                 self._evictions.pop(uid, None)
                 self._planner.requeue(uid)
                 self._planner.submit(gang)
-                self._jobs[uid] = _Job(job.metadata.namespace, job.metadata.name, gang)
+                self._remember(job, gang)
                 self._wake()
         else:
             self.forget(uid)
@@ -180,7 +182,8 @@ class Scheduling:
         self._admitted.pop(uid, None)
         self._waiting.pop(uid, None)
         self._evictions.pop(uid, None)
-        if self._jobs.pop(uid, None) is not None:
+        if (job := self._jobs.pop(uid, None)) is not None:
+            self._of_queue[job.gang.queue].discard(uid)
             self._wake()
 
     def _hold(self, job: TrainingJob, places: tuple[Placement, ...], *, leaving: bool = False) -> None:
@@ -195,7 +198,11 @@ class Scheduling:
             self._planner.progress(uid, progress)
         self._admitted.pop(uid, None)
         self._waiting.pop(uid, None)
-        self._jobs[uid] = _Job(job.metadata.namespace, job.metadata.name, gang)
+        self._remember(job, gang)
+
+    def _remember(self, job: TrainingJob, gang: GangRequest) -> None:
+        self._jobs[gang.key] = _Job(job.metadata.namespace, job.metadata.name, gang)
+        self._of_queue[gang.queue].add(gang.key)  # a job never changes its queue
 
     # ---- answers
 
@@ -223,11 +230,13 @@ class Scheduling:
             metrics.PLANNER_DECISIONS.labels("admit").inc()
             return True
         if isinstance(decision, Evict):
-            self._evictions[key] = self._eviction(decision)
+            self._evictions[key] = found = self._eviction(decision)
             metrics.PLANNER_DECISIONS.labels("evict").inc()
+            metrics.EVICTIONS.labels("quota" if found.priority is None else "priority").inc()
             log.info("eviction", job=self._jobs[key].gang.name, message=decision.message)
             return True
         metrics.PLANNER_DECISIONS.labels("wait").inc()
+        metrics.PLANNER_WAITS.labels(str(REASONS[decision.reason])).inc()
         before = self._waiting.get(key)
         self._waiting[key] = decision
         if before == decision:
@@ -278,8 +287,10 @@ class Scheduling:
         return self._planner.queue_usage(queue)
 
     def counts(self, queue: str) -> QueueCounts:
-        """Jobs of a queue that wait and that hold a place."""
-        return self._planner.queue_counts(queue)
+        """Jobs of a queue that wait and that hold a place; replicas and pods of nobody are not among them."""
+        jobs = self._of_queue.get(queue, ())
+        held = sum(self._planner.held(uid) is not None for uid in jobs)
+        return QueueCounts(waiting=len(jobs) - held, held=held)
 
     def quota_room(self, queue: str, model: str) -> int:
         """GPUs of quota left for a model."""

@@ -15,6 +15,7 @@ from datahall.api.queue import Queue
 from datahall.api.reasons import Reason
 from datahall.control import queues, times
 from datahall.control.training.seen import Waiting
+from datahall.planning import QueueEntry, QueueReport
 from tests.unit.control import test_serving_plan as serving
 from tests.unit.control.world import START, SUCCEEDED, World, failed, running
 
@@ -159,7 +160,22 @@ def queue(*, used: int) -> Json:
         "spec": {"gpus": [{"model": "Any", "nominal": 4}]},
     }
     body["metadata"]["creationTimestamp"] = times.to_text(START)
-    status = queues.status(Queue.from_json(body), usage={"H100": used}, held=1, waiting=0, now=START)
+    over = max(0, used - 4)
+    entry = QueueEntry(nominal=4, used=used, borrowed=over, available=max(0, 4 - used), over=over)
+    report = QueueReport(
+        gpus={"Any": entry},
+        watts=QueueEntry(0, 0, 0, None),
+        joules=QueueEntry(0, 0, 0, None),
+        share=0.0,
+        total_share=0.0,
+        waiting=0,
+        held=1,
+        parent="",
+        trouble="",
+    )
+    status = queues.status(
+        Queue.from_json(body), report=report, parent_exists=True, held=1, waiting=0, now=START
+    )
     return body | {"status": status}
 
 

@@ -20,7 +20,6 @@ def evicted(**options: object) -> World:
     world.room, world.waiting = False, FULL
     world.eviction = BY_PRIORITY
     world.look()
-    world.eviction = None  # the status has it now
     return world
 
 
@@ -98,7 +97,6 @@ def test_each_time_counts():
         world.settle()
         world.room, world.eviction = False, BY_QUOTA
         world.look()
-        world.eviction = None
     assert (world.status.preemptions, world.status.restarts.uncounted) == (3, 3)
     assert world.status.preempted_by.job == "team-b/own"
 
@@ -118,7 +116,6 @@ def test_an_eviction_that_was_written_is_carried_on():
     world.room, world.waiting = False, FULL
     world.eviction = BY_PRIORITY
     world.look(crash_after=2)
-    world.eviction = None
     world.settle()
     assert world.pods == {}
     assert (world.status.preemptions, world.status.restarts.uncounted) == (1, 1)
@@ -131,7 +128,6 @@ def test_a_gang_without_pods_yet_gives_its_place_up_at_once():
     world.room, world.waiting = False, FULL
     world.eviction = BY_PRIORITY
     world.look()
-    world.eviction = None
     world.settle()
     assert world.created() == []
     assert world.condition("Queued").reason == "QuotaExceeded"
@@ -204,7 +200,6 @@ def test_a_failure_of_its_own_at_the_same_time_is_told_and_the_place_given_up():
     world.look()
     assert world.status.placement == ()
     assert (world.status.restarts.counted, world.status.preemptions) == (1, None)
-    world.eviction = None
     world.settle()
     assert world.true() == {"Queued", "Restarting"}
 
@@ -225,7 +220,6 @@ def test_a_gang_whose_older_pods_still_leave_gives_its_place_up():
     world.room, world.waiting = False, FULL
     world.eviction = BY_PRIORITY
     world.look()
-    world.eviction = None
     world.settle()
     assert world.true() == {"Queued", "Restarting"}
     world.room = True
@@ -298,7 +292,6 @@ def test_a_gang_that_restarts_in_its_place_keeps_its_size_and_a_new_place_has_it
     world.settle()
     world.room, world.waiting, world.eviction = False, FULL, BY_PRIORITY
     world.look()
-    world.eviction = None
     world.settle()
     assert world.status.workers is None
     world.placed, world.room = 4, True

@@ -7,55 +7,117 @@ import pytest
 
 from datahall.api.queue import Queue
 from datahall.control import queues
+from datahall.planning import QueueEntry, QueueReport
 
 NOW = datetime.datetime(2026, 11, 22, 16, tzinfo=datetime.UTC)
 LATER = NOW + datetime.timedelta(hours=1)
+NOTHING = QueueEntry(0, 0, 0, None)
 
 
-def queue(status: dict[str, Any] | None = None, **gpus: int) -> Queue:
+def queue(status: dict[str, Any] | None = None, *, spec: dict[str, Any] | None = None, **gpus: int) -> Queue:
+    quotas = [{"model": model, "nominal": nominal} for model, nominal in gpus.items()]
     body = {
         "metadata": {"name": "team-a", "uid": "q", "generation": 3},
-        "spec": {"gpus": [{"model": model, "nominal": nominal} for model, nominal in gpus.items()]},
+        "spec": {"gpus": quotas, **(spec or {})},
     }
     return Queue.from_json(body | ({"status": status} if status else {}))
 
 
-def told(body: Queue, *, now: datetime.datetime = NOW, held: int = 0, waiting: int = 0, **usage: int) -> Any:
-    return queues.status(body, usage=usage, held=held, waiting=waiting, now=now)
+def report(*, watts: QueueEntry = NOTHING, joules: QueueEntry = NOTHING, **more: Any) -> QueueReport:
+    gpus = {key: more.pop(key) for key in [key for key in more if isinstance(more[key], QueueEntry)]}
+    whole: dict[str, Any] = {
+        "share": 0.0,
+        "total_share": 0.0,
+        "waiting": 0,
+        "held": 0,
+        "parent": "",
+        "trouble": "",
+    }
+    return QueueReport(gpus=gpus, watts=watts, joules=joules, **{**whole, **more})
+
+
+def told(
+    body: Queue,
+    seen: QueueReport,
+    *,
+    now: datetime.datetime = NOW,
+    held: int = 0,
+    waiting: int = 0,
+    parent_exists: bool = True,
+) -> Any:
+    return queues.status(body, report=seen, parent_exists=parent_exists, held=held, waiting=waiting, now=now)
 
 
 def ready(status: dict[str, Any]) -> dict[str, Any]:
     return next(c for c in status["conditions"] if c["type"] == "Ready")
 
 
-def test_a_queue_says_what_is_held_out_of_what_is_granted():
-    status = told(queue(H100=16, Any=8), held=3, waiting=5, H100=12, L4=2, A100=1)
-    assert status["used"] == [{"model": "Any", "used": 3}, {"model": "H100", "used": 12}]
-    assert status["summary"] == "H100 12/16, Any 3/8"
+def test_a_queue_says_what_is_held_borrowed_and_to_be_had():
+    seen = report(H100=QueueEntry(16, 20, 4, 8), Any=QueueEntry(8, 3, 0, 5), share=0.12345)
+    status = told(queue(H100=16, Any=8), seen, held=3, waiting=5)
+    assert status["used"] == [
+        {"model": "Any", "used": 3, "nominal": 8, "borrowed": 0, "available": 5},
+        {"model": "H100", "used": 20, "nominal": 16, "borrowed": 4, "available": 8},
+    ]
+    assert status["summary"] == "H100 20/16, Any 3/8"
+    assert status["share"] == "0.123"
     assert (status["admitted"], status["waiting"], status["observedGeneration"]) == (3, 5, 3)
-    assert (ready(status)["status"], ready(status)["reason"]) == ("True", "QueueReady")
+    assert (ready(status)["status"], ready(status)["reason"]) == ("True", "QueueReady"), (
+        "it borrows, as it may"
+    )
 
 
-def test_nothing_held_is_zero_of_each():
-    assert told(queue(H100=16))["used"] == [{"model": "H100", "used": 0}]
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0"), (0.5, "0.5"), (0.0004, "0"), (12.0, "12"), (-1e-12, "0"), (float("inf"), None)],
+)
+def test_a_share_has_three_digits(share, text):
+    assert told(queue(H100=8), report(H100=QueueEntry(8, 0, 0, 8), share=share)).get("share") == text
 
 
-@pytest.mark.parametrize(("held", "reason"), [(8, "QueueReady"), (9, "QueueOvercommitted")])
-def test_a_quota_that_was_lowered_below_what_is_held_is_said(held, reason):
-    status = told(queue(H100=8), H100=held)
-    assert ready(status)["reason"] == reason
-    assert ready(status).get("message", "") == ("H100: 9 of 8 GPUs held" if held > 8 else "")
+def test_models_without_an_entry_are_told_while_they_are_held():
+    seen = report(
+        H100=QueueEntry(8, 0, 0, 8),
+        L4=QueueEntry(0, 2, 2, 0),
+        A100=QueueEntry(0, 0, 0, 4),
+        **{"": QueueEntry(0, 1, 1, 0)},
+    )
+    status = told(queue(H100=8), seen)
+    assert [entry["model"] for entry in status["used"]] == ["Unknown", "H100", "L4"]
 
 
-def test_gpus_of_a_model_without_any_quota_count_under_any():
-    status = told(queue(H100=8), L4=2)
-    assert {"model": "Any", "used": 2} in status["used"]
+def test_power_and_energy_are_told_where_they_are_counted():
+    assert {"watts", "joules"}.isdisjoint(told(queue(H100=8), report(H100=QueueEntry(8, 0, 0, 8))))
+    seen = report(watts=QueueEntry(11200, 8400, 0, 2800), joules=QueueEntry(0, 312_000_000, 0, None))
+    status = told(queue(H100=8, spec={"watts": {"nominal": 11200}}), seen)
+    assert status["watts"] == {"reserved": 8400, "available": 2800}
+    assert status["joules"] == {"lastDay": 312_000_000}
+
+
+def test_a_limit_that_was_lowered_below_what_is_held_is_said():
+    status = told(queue(H100=8), report(H100=QueueEntry(8, 9, 1, 0, over=1)))
     assert ready(status)["reason"] == "QueueOvercommitted"
+    assert ready(status)["message"] == "H100: 9 of 8 GPUs held, 1 more than quota and borrowing allow"
+    watts = told(queue(H100=8), report(watts=QueueEntry(100, 700, 600, 0, over=600)))
+    assert ready(watts)["reason"] == "QueueOvercommitted"
+    assert "700 of 100 W" in ready(watts)["message"]
+
+
+@pytest.mark.parametrize(
+    ("exists", "reason"), [(True, "QueueParentsInCircle"), (False, "QueueParentNotFound")]
+)
+def test_a_place_in_no_tree_is_said(exists, reason):
+    seen = report(H100=QueueEntry(8, 0, 0, 8), trouble="parent: something is wrong")
+    status = told(queue(H100=8, spec={"parent": "above"}), seen, parent_exists=exists)
+    assert (ready(status)["status"], ready(status)["reason"]) == ("True", reason), "its own quota is in use"
+    assert ready(status)["message"] == seen.trouble
 
 
 def test_the_same_numbers_again_are_not_written():
-    first = told(queue(H100=8), held=1, H100=2)
+    seen = report(H100=QueueEntry(8, 2, 0, 6), share=0.25)
+    first = told(queue(H100=8), seen, held=1)
     again = queue(first, H100=8)
-    assert told(again, held=1, H100=2, now=LATER) is None
-    changed = told(again, held=1, H100=3, now=LATER)
+    decayed = report(H100=QueueEntry(8, 2, 0, 6), share=0.2499)
+    assert told(again, decayed, held=1, now=LATER) is None
+    changed = told(again, report(H100=QueueEntry(8, 3, 0, 5)), held=1, now=LATER)
     assert ready(changed)["lastTransitionTime"] == "2026-11-22T16:00:00Z"

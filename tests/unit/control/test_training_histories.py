@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from datahall.control.claims import Claims, Unbound
 from datahall.control.training import plan as training
-from datahall.control.training.seen import LeftBehind
+from datahall.control.training.seen import Eviction, LeftBehind
 from tests.unit.control.world import SUCCEEDED, World, failed
 
 RANKS = st.integers(0, 2)
@@ -64,7 +64,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def gang_runs(self):
-        for rank in range(self.world.workers):
+        for rank in range(self.world.placed):
             if self.current(rank):
                 self.world.run(rank)
 
@@ -105,6 +105,20 @@ class Life(RuleBasedStateMachine):
     @rule(room=st.booleans())
     def room_changes(self, room):
         self.world.room = room
+
+    @rule()
+    def planner_evicts(self):
+        if self.world.raw is not None and self.world.status.placement:
+            self.world.eviction = Eviction("team-a/urgent", 1000, "makes room")
+
+    @rule()
+    def new_leader(self):
+        self.world.eviction = None
+
+    @rule(placed=st.integers(1, 3))
+    def the_next_gang_has_another_size(self, placed):
+        if self.world.raw is not None and not self.world.pods and not self.world.status.placement:
+            self.world.placed = min(placed, self.world.workers)
 
     @rule(claims=CLAIMS)
     def claims_change(self, claims):
@@ -160,10 +174,15 @@ class Life(RuleBasedStateMachine):
         if ends:
             assert true == ends
         if "Admitted" in true:
-            assert len(status.placement) == self.world.workers
+            assert len(status.placement) == status.workers == self.world.placed
             assert not {"Queued", "Suspended"} & true
         if "Running" in true:
             assert "Admitted" in true
+        waits = status.waiting is not None
+        assert not waits or "Queued" in true
+        assert status.spread is None or status.placement
+        told = 0 if status.restarts is None else status.restarts.uncounted
+        assert (status.preemptions or 0) <= told
         allowed = self.world.job.spec.failure_policy.max_restarts
         assert status.restarts is None or status.restarts.counted <= allowed
 

@@ -233,6 +233,8 @@ class World:
         self.raw["status"] = merged(self.raw.get("status", {}), difference(before, after))
         self.raw["metadata"]["resourceVersion"] = str(next(self._versions))
         self.status_writes += 1
+        if not self.status.placement:
+            self.eviction = None  # it is as good as carried out
         self.history.append(("status", after.get("state") or ""))
 
     def _create(self, action: Create) -> None:
