@@ -37,9 +37,10 @@ _WORTH_PER_KILOWATT = 6.0
 _ROOM_POWER = 1.5
 """How fast watts stop counting as the hall fills: between in proportion, which gives away GPUs, and its square, which
 gives away watts."""
-_PRICED_AGAIN = 0.25, 0.01
-"""Prices are asked anew once a model's idle GPUs have changed by this part of them and this part of all idle ones: a
-model that fills up while others are idle would be priced too late by what is idle in all."""
+_PRICED_AGAIN = 0.25
+"""Prices are asked anew once what is idle has changed by this part."""
+_LEAST_PRICED_AGAIN = 0.005
+"""The same, at least, as a part of all that is idle: a model with few idle GPUs changes with every pod."""
 
 
 class Slots:
@@ -132,8 +133,9 @@ class SlotValue(Rule):
         self._slots_by_state = _SlotsByState(self._slots, len(using))
         self._popularity = told.shares[using]
         self._weights: Floats = self._popularity.copy()
-        models = sorted({kind.model for kind in kinds})
-        self._model_of = np.array([models.index(kind.model) for kind in kinds])
+        # Watts draw pods to one model, which then fills up long before the hall does: what is idle counts by model.
+        models = sorted({kind.model for kind in kinds if watts is not None}) or [""]
+        self._group = np.array([models.index(kind.model) if watts is not None else 0 for kind in kinds])
         # By kind: what a node has of GPU, CPU and memory; only nodes with GPUs count as room.
         self._capacity = np.array(
             [
@@ -188,9 +190,9 @@ class SlotValue(Rule):
             self._room = self._part_free(rows[:, KIND], free, count)
         if self._model is None:
             return
-        idle = np.bincount(self._model_of[rows[:, KIND]], idle_milli * count, len(self._priced_idle))
-        own, all_ = _PRICED_AGAIN
-        least = own * self._priced_idle + all_ * self._priced_idle.sum()
+        idle = np.zeros(len(self._priced_idle))
+        np.add.at(idle, self._group[rows[:, KIND]], idle_milli * count)
+        least = np.maximum(_PRICED_AGAIN * self._priced_idle, _LEAST_PRICED_AGAIN * self._priced_idle.sum())
         if self._prices is None or (np.abs(idle - self._priced_idle) > least).any():
             self._prices = self._model.solve(rows, count, _DEMAND)
             self._priced_idle = idle
