@@ -67,6 +67,50 @@ async def replicas(cluster: Cluster) -> list[dict[str, Any]]:
     return [pod for pod in listed["items"] if "deletionTimestamp" not in pod["metadata"]]
 
 
+def gated(pod: dict[str, Any]) -> bool:
+    return "schedulingGates" in pod["spec"]
+
+
+def pinned_to(pod: dict[str, Any]) -> str:
+    required = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    (term,) = required["nodeSelectorTerms"]
+    (field,) = term["matchFields"]
+    return str(field["values"][0])
+
+
+async def placed(cluster: Cluster, count: int) -> list[dict[str, Any]]:
+    """Wait until so many replicas have a node and no gate; these."""
+    found: list[dict[str, Any]] = []
+
+    async def there() -> bool:
+        found[:] = [pod for pod in await replicas(cluster) if not gated(pod)]
+        return len(found) == count
+
+    await until(there, what=f"{count} replicas have their place")
+    return found
+
+
+async def run_replicas(cluster: Cluster) -> None:
+    """Play scheduler and kubelet once: who has a node and no gate is bound, runs and answers."""
+    for pod in await replicas(cluster):
+        conditions = pod["status"].get("conditions", [])
+        if gated(pod) or any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+            continue
+        # The Deployment controller needs the time of readiness, for minReadySeconds.
+        since = "2026-11-22T15:00:00Z"
+        ready = [{"type": "Ready", "status": "True", "lastTransitionTime": since}]
+        with contextlib.suppress(NotFoundError):
+            await cluster.run(pod["metadata"]["name"])
+            await cluster.client.merge_patch(
+                PODS,
+                {"status": {"phase": "Running", "conditions": ready}},
+                name=pod["metadata"]["name"],
+                namespace=cluster.namespace,
+                field_manager="kubelet",
+                subresource="status",
+            )
+
+
 async def all_ready(cluster: Cluster, *, digest: str = "", stays_ready: bool = False) -> None:
     """Play the kubelet until the service is Ready: each replica runs and answers, each that is to go goes.
 
@@ -75,22 +119,7 @@ async def all_ready(cluster: Cluster, *, digest: str = "", stays_ready: bool = F
 
     async def ready() -> bool:
         await cluster.reap()
-        for pod in await replicas(cluster):
-            if not any(
-                c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", [])
-            ):
-                # The Deployment controller needs the time of readiness, for minReadySeconds.
-                since = "2026-11-22T15:00:00Z"
-                conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": since}]
-                with contextlib.suppress(NotFoundError):
-                    await cluster.client.merge_patch(
-                        PODS,
-                        {"status": {"phase": "Running", "conditions": conditions}},
-                        name=pod["metadata"]["name"],
-                        namespace=cluster.namespace,
-                        field_manager="kubelet",
-                        subresource="status",
-                    )
+        await run_replicas(cluster)
         status = await cluster.status("digits", INFERENCE_SERVICES)
         serves = condition_of(status, "Ready")["status"] == "True"
         assert serves or not stays_ready, condition_of(status, "Ready")
@@ -191,14 +220,100 @@ async def test_replicas_over_quota_wait_and_start_by_themselves(cluster: Cluster
     why = await cluster.condition(
         "GPUAvailable", "False", reason="QuotaExceeded", resource=INFERENCE_SERVICES
     )
-    assert "2 replicas need 4 GPUs" in why["message"]
-    assert await replicas(cluster) == []
+    assert f"queue {cluster.namespace} has 0 GPUs of quota left" in why["message"]
+
+    async def both_wait() -> bool:
+        pods = await replicas(cluster)
+        return len(pods) == 2 and all(gated(pod) for pod in pods)
+
+    await until(both_wait, what="both replicas wait behind their gates")
     await cluster.end("digits-g1-0", 0, SUCCEEDED)
+    pods = await placed(cluster, 2)
+    assert {pinned_to(pod) for pod in pods} <= {f"{cluster.namespace}-0", f"{cluster.namespace}-1"}
+    await all_ready(cluster)
+    await cluster.condition("GPUAvailable", "True", reason="GPUsReserved", resource=INFERENCE_SERVICES)
 
-    async def started() -> bool:
-        return len(await replicas(cluster)) == 2
 
-    await until(started, what="both replicas once the job has ended")
+async def test_an_operator_that_is_killed_finds_who_waits_and_who_has_a_place(
+    cluster: Cluster, operator: Operator
+) -> None:
+    await cluster.service(**BARE, resources={"gpus": 2, "gpuModels": ["H100"]}, replicas={"min": 3})
+    before = await placed(cluster, 2)
+    await cluster.condition("GPUAvailable", "False", reason="QuotaExceeded", resource=INFERENCE_SERVICES)
+    operator.kill()
+    (leaves, stays) = before
+    await cluster.run(stays["metadata"]["name"])
+    await cluster.delete(
+        PODS, leaves["metadata"]["name"], grace_seconds=0
+    )  # its like is made anew, and waits
+    operator.start()
+    await operator.leads()
+    after = {pod["metadata"]["name"]: pinned_to(pod) for pod in await placed(cluster, 2)}
+    assert after[stays["metadata"]["name"]] == pinned_to(stays)
+    why = await cluster.condition("Ready", "False", reason="QuotaExceeded", resource=INFERENCE_SERVICES)
+    assert "1 replica waits" in why["message"]
+    assert len(await replicas(cluster)) == 3
+
+
+async def test_a_roll_out_with_all_quota_in_use_goes_on_and_no_replica_is_missed(cluster: Cluster) -> None:
+    await cluster.service(**BARE, resources={"gpus": 2}, replicas={"min": 2})
+    await all_ready(cluster)
+    old = {pod["metadata"]["name"] for pod in await replicas(cluster)}
+    await cluster.edit(INFERENCE_SERVICES, "digits", timeoutSeconds=20)
+
+    async def replaced() -> bool:
+        await cluster.reap()
+        await run_replicas(cluster)
+        pods = await replicas(cluster)
+        answer = [
+            pod
+            for pod in pods
+            if any(
+                c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", [])
+            )
+        ]
+        assert len(answer) >= 2, "as many answer as before"
+        assert sum(not gated(pod) for pod in pods) <= 3, "and never more than one too many"
+        return len(answer) == 2 and not old & {pod["metadata"]["name"] for pod in pods}
+
+    await until(replaced, what="both replicas are new", seconds=30)
+    await all_ready(cluster)
+
+    async def told() -> bool:
+        status = (await cluster.client.get(QUEUES, cluster.namespace)).get("status", {})
+        return status.get("summary") == "Any 4/4"
+
+    await until(told, what="the Queue pays for both")
+
+
+async def test_a_replica_that_its_node_does_not_take_is_made_anew_on_another(cluster: Cluster) -> None:
+    await cluster.service(**BARE, resources={"gpus": 1}, replicas={"min": 1})
+    (pod,) = await placed(cluster, 1)
+    name, node = pod["metadata"]["name"], pinned_to(pod)
+    long_ago = {"metadata": {"annotations": {"datahall.dev/placed-at": "2026-11-22T15:00:00Z"}}}
+    await cluster.client.merge_patch(
+        PODS, long_ago, name=name, namespace=cluster.namespace, field_manager="test"
+    )
+    said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}
+    await cluster.client.merge_patch(
+        PODS,
+        {"status": {"conditions": [said]}},
+        name=name,
+        namespace=cluster.namespace,
+        field_manager="scheduler",
+        subresource="status",
+    )
+
+    async def another() -> bool:
+        pods = await replicas(cluster)
+        return any(p["metadata"]["name"] != name and not gated(p) and pinned_to(p) != node for p in pods)
+
+    await until(another, what="another replica, on another node")
+
+    async def announced() -> bool:
+        return f"{name}: node {node}: 0/2 nodes" in (await cluster.events()).get("PlaceRefused", "")
+
+    await until(announced, what="an Event says why")
 
 
 async def test_deleted_objects_leave_nothing(cluster: Cluster) -> None:
