@@ -1,26 +1,23 @@
-"""`python -m bench.preemption`: how long a preemption plan takes, and what it costs beside the usual way.
+"""For `bench.planner`: how long a preemption plan alone takes, and what it costs beside the usual way.
 
 Full halls of 8-GPU nodes, where gangs of 1 to many workers share nodes; what no gang holds is foreign. The usual way
 takes candidates in one fixed order, cheapest first, until the preemptor fits, and then gives back from the end what is
 not needed; its time is not measured, because it is written for clarity.
-
-Lines on standard output: one per case.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import resource
-import time
+from collections.abc import Callable
 
 import numpy as np
 
+from bench.timing import Times
 from datahall.planning.candidates import Candidate, Candidates
 from datahall.planning.offers import Room
 from datahall.planning.preemption import Plan, Preemptor, plan
 from datahall.planning.state import IntArray
 
+REPETITIONS = 20
 WORKER = np.array([1, 4_000, 32 << 30], dtype=np.int64)
 """What goes with one GPU: GPUs, CPU thousandths, bytes."""
 NODE = np.array([8, 96_000, 1024 << 30], dtype=np.int64)
@@ -94,21 +91,18 @@ def the_usual_way(free: IntArray, preemptor: Preemptor, candidates: Candidates) 
     return victims, cost
 
 
-def measure(case: str, free: IntArray, preemptor: Preemptor, candidates: Candidates, repeats: int) -> None:
-    """Print one case."""
+def measure(nodes: int, gangs: int, asked: tuple[int, int, int | None]) -> dict[str, object]:
+    """One case: workers, GPUs of each, and how many nodes make a domain."""
+    workers, gpus, domain = asked
+    free, candidates = hall(nodes, gangs, seed=1)
+    domain_of = None if domain is None else np.arange(nodes) // domain
+    preemptor = Preemptor(workers, WORKER * gpus, np.ones(nodes, dtype=np.bool_), domain_of)
     allowed = np.ones(len(candidates), dtype=np.bool_)
-    milliseconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        found = plan(free, preemptor, candidates, allowed)
-        milliseconds.append(1000 * (time.perf_counter() - start))
-    line = {
-        "case": case,
-        "candidates": len(candidates),
-        "milliseconds_p50": round(float(np.percentile(milliseconds, 50)), 2),
-        "milliseconds_p99": round(float(np.percentile(milliseconds, 99)), 2),
-        "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }
+    times = Times()
+    for _ in range(REPETITIONS):
+        with times.one():
+            found = plan(free, preemptor, candidates, allowed)
+    line = times.line() | {"candidates": len(candidates)}
     if isinstance(found, Plan):
         victims, cost = the_usual_way(free, preemptor, candidates)
         line |= {
@@ -117,30 +111,24 @@ def measure(case: str, free: IntArray, preemptor: Preemptor, candidates: Candida
             "usual_victims": victims,
             "usual_cost_gpu_seconds": cost,
         }
-    print(json.dumps(line), flush=True)
+    return line
 
 
-def main() -> None:
-    """Run all cases."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=20)
-    repeats = parser.parse_args().repeats
-    for nodes, gangs in ((2_000, 700), (10_000, 5_000)):
-        free, candidates = hall(nodes, gangs, seed=1)
-        anywhere = np.ones(nodes, dtype=np.bool_)
-        columns = np.arange(nodes)
-        for name, workers, gpus, domain_of in (
-            ("64 x 8 GPUs", 64, 8, None),
-            ("64 x 8 GPUs in a block of 500", 64, 8, columns // 500),
-            ("8 x 8 GPUs in a rack of 16", 8, 8, columns // 16),
-            ("1 x 8 GPUs", 1, 8, None),
-            ("1 x 1 GPU", 1, 1, None),
-            ("hopeless", nodes + 1, 8, None),
-            ("hopeless in a rack", 17, 8, columns // 16),
-        ):
-            preemptor = Preemptor(workers, WORKER * gpus, anywhere, domain_of)
-            measure(f"{nodes} nodes, {name}", free, preemptor, candidates, repeats)
+def _case(nodes: int, gangs: int, asked: tuple[int, int, int | None]) -> Callable[[], dict[str, object]]:
+    return lambda: measure(nodes, gangs, asked)
 
 
-if __name__ == "__main__":
-    main()
+CASES = {
+    f"{name}, {nodes:,} nodes": _case(nodes, gangs, asked)
+    for nodes, gangs in ((2_000, 700), (10_000, 5_000))
+    for name, asked in {
+        "64 x 8 GPUs": (64, 8, None),
+        "64 x 8 GPUs in a block of 500": (64, 8, 500),
+        "8 x 8 GPUs in a rack of 16": (8, 8, 16),
+        "1 x 8 GPUs": (1, 8, None),
+        "1 x 1 GPU": (1, 1, None),
+        "hopeless": (nodes + 1, 8, None),
+        "hopeless in a rack": (17, 8, 16),
+    }.items()
+}
+"""By name: halls of 700 and of 5,000 gangs, and who asks."""
