@@ -5,7 +5,7 @@
 * what there is: `state` (nodes as arrays), `topology`, `power_tree`, together `hall`; who holds what: `holdings`; all
   of it: `books`
 * who waits: `waiting`, `shape`; whose turn it is and within which quota: `queues`
-* one pass of decisions: `cycle`; may it start, and where: `judging`, `fitting`, `placing`, `packing`
+* one pass of decisions: `cycle`; may it start, and where: `judging`, `within_quota`, `fitting`, `placing`, `packing`
 * for whom room is kept: `backfill`, `holds`; who ends for whom: `preempting`, `preemption`, `candidates`, `victims`,
   `shrink`; who moves or grows: `moving`, `growing`
 * what people are told: `messages`, `placing_messages`, `reports`

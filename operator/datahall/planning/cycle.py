@@ -24,7 +24,7 @@ from datahall.planning.backfill import Reservation
 from datahall.planning.books import Books
 from datahall.planning.growing import grow
 from datahall.planning.holds import Hold, Holds
-from datahall.planning.judging import HOPELESS, WAITS_FOR_ROOM, Fit, Judge, Kept, Memory, Refusal
+from datahall.planning.judging import Judge, Memory
 from datahall.planning.placing_messages import spread
 from datahall.planning.preempting import RoomMaker
 from datahall.planning.queues.turns import Turns
@@ -37,6 +37,7 @@ from datahall.planning.types import (
     Placement,
     WaitReason,
 )
+from datahall.planning.verdicts import HOPELESS, WAITS_FOR_ROOM, Fit, Kept, Refusal
 from datahall.planning.waiting import Kind, KindKey, SortKey, WaitingLine
 
 HEADS = 2

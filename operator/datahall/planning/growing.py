@@ -68,7 +68,7 @@ def _more(books: Books, judge: Judge, held: Held, now_seconds: float) -> tuple[H
         return None
     kind = KindKey.of(gang)
     more = shape.workers - now
-    for resource, unit in judge.units(kind, model).items():
+    for resource, unit in judge.quota.units(kind, model).items():
         room = books.tree.room(gang.queue, resource)
         if room is not None:
             more = min(more, room // unit)
@@ -96,7 +96,7 @@ def _more(books: Books, judge: Judge, held: Held, now_seconds: float) -> tuple[H
         gang,
         model,
         {name: (int(a[0]), int(a[1]), int(a[2])) for name, a in places.items()},
-        {r: u * then for r, u in judge.units(kind, model).items() if r != JOULES_PER_DAY},
+        {r: u * then for r, u in judge.quota.units(kind, model).items() if r != JOULES_PER_DAY},
         frozenset((gang.key,)),
         None,
         text,

@@ -6,8 +6,8 @@ are kept, and thousands of like gangs cost one examination. Sentences are made o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,96 +15,17 @@ from datahall.planning import messages, placing_messages
 from datahall.planning.backfill import Need, Reservation, reserve
 from datahall.planning.books import Books
 from datahall.planning.fitting import eligible, has_model, lasting, limited_by_power, slots
-from datahall.planning.holdings import gpu_resource
 from datahall.planning.packing.demand import PodClass
 from datahall.planning.placing import NoPlace, Placing, holds, place
 from datahall.planning.power_tree import refused_text
-from datahall.planning.queues import messages as queue_messages
-from datahall.planning.queues.reclaim import reclaimable
-from datahall.planning.queues.spec import JOULES_PER_DAY, WATTS
-from datahall.planning.queues.verdicts import Fits, RefusalReason, Refused
+from datahall.planning.queues.spec import WATTS
 from datahall.planning.shape import Shape
 from datahall.planning.state import GPU, BoolArray, IntArray
 from datahall.planning.topology import Domain
 from datahall.planning.types import GangRequest, Level, WaitReason
+from datahall.planning.verdicts import HOPELESS, NEAREST, Fit, Kept, Refusal
 from datahall.planning.waiting import KindKey
-
-_HOUR_SECONDS = 3600
-"""A gang is started only if its queue's budget of joules lasts it for an hour."""
-
-Tell = Callable[[], str]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fit:
-    """Where a gang goes.
-
-    Attributes:
-        model: The GPU model of all its workers; "" without GPUs.
-        placing: Nodes and workers.
-    """
-
-    model: str
-    placing: Placing
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Refusal:
-    """Why a gang does not start in this pass.
-
-    Attributes:
-        reason: For a program.
-        tell: Makes the sentence for a person.
-        starts_seconds: When it is expected to start, if that is known.
-        short_of: The quota that it lacks, if that is what it lacks.
-        model: The GPU model for which it was found.
-        beside: Further reasons, less important.
-    """
-
-    reason: WaitReason
-    tell: Tell
-    starts_seconds: float | None = None
-    short_of: Refused | None = None
-    model: str = ""
-    beside: tuple[Refusal, ...] = ()
-
-    def all(self) -> Iterator[Refusal]:
-        """This reason and all that are less important."""
-        yield self
-        for other in self.beside:
-            yield from other.all()
-
-    def with_beside(self, further: Refusal) -> Refusal:
-        """The same with one more reason."""
-        return replace(self, beside=(*self.beside, further))
-
-    def starting(self, reservation: Reservation, now_seconds: float) -> Refusal:
-        """The same for the gang that room is reserved for: with the time at which it starts."""
-        said = self.tell
-
-        def tell() -> str:
-            return f"{said()}; {placing_messages.would_start(reservation, now_seconds)}"
-
-        return replace(self, tell=tell, starts_seconds=reservation.at_seconds)
-
-
-@dataclass(slots=True, eq=False)
-class Kept:
-    """Room in the hall that is kept for a gang ahead.
-
-    Attributes:
-        gang: The gang.
-        kind: Its kind.
-        model: The GPU model it is kept on.
-        reservation: Where, and from when on.
-        nodes: Names of the reservation's columns, which may be other nodes' later.
-    """
-
-    gang: GangRequest
-    kind: KindKey
-    model: str
-    reservation: Reservation
-    nodes: tuple[str, ...]
+from datahall.planning.within_quota import WithinQuota
 
 
 @dataclass(slots=True)
@@ -115,7 +36,6 @@ class Memory:
     ever: dict[tuple[Shape, str], bool] = field(default_factory=dict)
     lasting: dict[tuple[Shape, str], bool] = field(default_factory=dict)
     columns: dict[tuple[frozenset[str], str, bool], BoolArray] = field(default_factory=dict)
-    caps: dict[str, int] = field(default_factory=dict)
 
 
 class Judge:
@@ -138,13 +58,11 @@ class Judge:
         version = (nodes.version, nodes.pods_version)
         if memory.version != version:
             memory.version = version
-            memory.ever, memory.lasting, memory.columns, memory.caps = {}, {}, {}, {}
+            memory.ever, memory.lasting, memory.columns = {}, {}, {}
         self._memory = memory
         self._models = nodes.models()
         self._failed: set[tuple[Shape, str, bool]] = set()
-        self._kept_quota: dict[tuple[str, str], int] = {}
-        self._first_keeper: dict[tuple[str, str], GangRequest] = {}
-        self._closed: dict[tuple[str, str], GangRequest] = {}
+        self.quota = WithinQuota(books)
         self.kept: Kept | None = None
         self.changed()
 
@@ -205,8 +123,8 @@ class Judge:
         best: tuple[tuple[int, int], Fit] | None = None
         borrows = False
         for model in models:
-            workers = self._by_quota(kind, model, holding=holding)
-            if isinstance(workers, int) and not may_borrow and self._borrows(kind, model, workers):
+            workers = self.quota.workers(kind, model, holding=holding)
+            if isinstance(workers, int) and not may_borrow and self.quota.borrows(kind, model, workers):
                 borrows = True
                 continue
             found = (
@@ -226,29 +144,18 @@ class Judge:
             return best[1]
         if borrows:
             return None
-        first = min(refusals, key=lambda refusal: _NEAREST.index(refusal.reason))
+        first = min(refusals, key=lambda refusal: NEAREST.index(refusal.reason))
         others = tuple(refusal for refusal in refusals if refusal is not first)
         return Refusal(
             first.reason, first.tell, first.starts_seconds, first.short_of, first.model, first.beside + others
         )
 
     def keep(self, kind: KindKey, gang: GangRequest, refusal: Refusal) -> None:
-        """Keep from those behind it what a refused gang will need, if it can start once others end."""
-        shape, model = kind.shape, refusal.model
-        if refusal.reason in HOPELESS or not self._fits_lasting(shape, model):
+        """Keep quota from those behind a refused gang, if it can start once others end."""
+        if refusal.reason in HOPELESS or not self._fits_lasting(kind.shape, refusal.model):
             return
-        if refusal.short_of is not None and not refusal.short_of.ever:
-            return
-        tree = self._books.tree
-        for resource, unit in self.units(kind, model).items():
-            if resource == JOULES_PER_DAY:
-                continue
-            entry = (kind.queue, tree.entry(kind.queue, resource))
-            self._kept_quota[entry] = self._kept_quota.get(entry, 0) + unit * shape.least
-            self._first_keeper.setdefault(entry, gang)
-        short = refusal.short_of
-        if short is not None and short.where != kind.queue and short.resource != JOULES_PER_DAY:
-            self._closed.setdefault((short.where, short.resource), gang)
+        if refusal.short_of is None or refusal.short_of.ever:
+            self.quota.keep(kind, gang, refusal)
 
     def reserve(
         self, kind: KindKey, gang: GangRequest, model: str, *, previous: Reservation | None
@@ -282,113 +189,6 @@ class Judge:
             return
         end = self._end(kind)
         kept.reservation = kept.reservation.after(fit.placing, end, kind.shape.array)
-
-    # ---- quota
-
-    def units(self, kind: KindKey, model: str) -> dict[str, int]:
-        """What one worker takes of the queue's quota on a GPU model, by resource."""
-        shape = kind.shape
-        if shape.gpus == 0:
-            return {}
-        units = {gpu_resource(model): shape.worker_gpu_milli}
-        watts = self.worker_watts(shape, model)
-        if watts:
-            units[WATTS] = watts
-            if self._books.tree.room(kind.queue, JOULES_PER_DAY) is not None:
-                units[JOULES_PER_DAY] = watts * _HOUR_SECONDS
-        return units
-
-    def worker_watts(self, shape: Shape, model: str) -> int:
-        """What one worker reserves at most on a GPU model, in watts; 0 where caps are not known."""
-        if shape.gpus == 0:
-            return 0
-        cap = self._memory.caps.get(model)
-        if cap is None:
-            nodes = self._hall.nodes
-            cap = int(nodes.gpu_watts[has_model(nodes, shape, model)].max(initial=0))
-            self._memory.caps[model] = cap
-        return -(-cap * shape.worker_gpu_milli // 1000)
-
-    def _by_quota(self, kind: KindKey, model: str, *, holding: bool) -> int | Refusal:
-        """How many workers quota allows on a model, at least `least`; or why not that many."""
-        shape, tree = kind.shape, self._books.tree
-        units = self.units(kind, model)
-        workers = shape.workers
-        for resource, unit in units.items():
-            room = tree.room(kind.queue, resource)
-            if room is not None:
-                entry = (kind.queue, tree.entry(kind.queue, resource))
-                kept = 0 if holding else self._kept_quota.get(entry, 0)
-                workers = min(workers, (room - kept) // unit)
-        if workers >= shape.least:
-            keeper = None if holding or not self._closed else self._closed_to(kind, units, workers)
-            if keeper is None:
-                return workers
-            return Refusal(
-                WaitReason.BEHIND_OTHERS,
-                lambda: messages.pool_kept(shape, kind.queue, keeper),
-                model=model,
-            )
-        verdict = tree.verdict(kind.queue, {r: unit * shape.least for r, unit in units.items()})
-        if isinstance(verdict, Fits):
-            return self._behind_quota(kind, model, units)
-        return self._quota_refusal(kind, model, verdict)
-
-    def _borrows(self, kind: KindKey, model: str, workers: int) -> bool:
-        """Whether so many workers are more than what the queue has of its own."""
-        tree = self._books.tree
-        if tree.parent(kind.queue) is None:
-            return False
-        verdict = tree.verdict(kind.queue, {r: n * workers for r, n in self.units(kind, model).items()})
-        return not isinstance(verdict, Fits) or bool(verdict.borrowed)
-
-    def _quota_refusal(self, kind: KindKey, model: str, refused: Refused) -> Refusal:
-        shape, tree = kind.shape, self._books.tree
-        if refused.resource == WATTS:
-            reason = WaitReason.POWER_BUDGET
-        elif refused.resource == JOULES_PER_DAY:
-            reason = WaitReason.ENERGY_BUDGET
-        elif refused.reason is RefusalReason.LENT_AWAY:
-            reason = WaitReason.BORROWED_AWAY
-        else:
-            reason = WaitReason.QUOTA_EXCEEDED
-        if not refused.ever or refused.reason is RefusalReason.NOT_GRANTED:
-            reason = WaitReason.QUOTA_TOO_SMALL
-        need = messages.demand(shape)
-        amounts = {refused.resource: refused.asked}
-
-        def tell() -> str:
-            gives_back = reclaimable(tree, kind.queue, amounts)
-            return queue_messages.refused(
-                refused, spec=tree.spec(kind.queue), gives_back=gives_back, need=need
-            )
-
-        return Refusal(reason, tell, short_of=refused, model=model)
-
-    def _behind_quota(self, kind: KindKey, model: str, units: dict[str, int]) -> Refusal:
-        tree = self._books.tree
-        keepers = [self._first_keeper.get((kind.queue, tree.entry(kind.queue, r))) for r in units]
-        keeper = next(gang for gang in keepers if gang is not None)
-        return Refusal(
-            WaitReason.BEHIND_OTHERS,
-            lambda: messages.quota_kept(kind.shape, kind.queue, keeper),
-            model=model,
-        )
-
-    def _closed_to(self, kind: KindKey, units: dict[str, int], workers: int) -> GangRequest | None:
-        """The gang of another queue for which a pool is kept that this one would borrow from."""
-        tree = self._books.tree
-        verdict = tree.verdict(kind.queue, {r: unit * workers for r, unit in units.items()})
-        if not isinstance(verdict, Fits) or not verdict.borrowed:
-            return None
-        here: str | None = kind.queue
-        while here is not None:
-            for resource in verdict.borrowed:
-                keeper = self._closed.get((here, resource))
-                if keeper is not None and keeper.queue != kind.queue:
-                    return keeper
-            here = tree.parent(here)
-        return None
 
     # ---- room
 
@@ -460,7 +260,9 @@ class Judge:
         group_of = None
         if shape.required and shape.level is not None and shape.level is not Level.HALL:
             group_of = self._hall.topology.numbers(shape.level, len(fits))
-        return limited_by_power(self._hall, shape, fits, self.worker_watts(shape, model), group_of=group_of)
+        return limited_by_power(
+            self._hall, shape, fits, self.quota.worker_watts(shape, model), group_of=group_of
+        )
 
     def _fits_free(self, shape: Shape, model: str, columns: BoolArray) -> bool:
         fits = slots(self.free, shape, columns, pieces=self.pieces)
@@ -519,7 +321,7 @@ class Judge:
         wanted = place(self._hall.topology, fits, shape.demand(shape.least))
         assert isinstance(wanted, Placing), "it fits but for watts"
         watts = np.zeros(len(fits), dtype=np.int64)
-        watts[wanted.columns] = wanted.workers * self.worker_watts(shape, model)
+        watts[wanted.columns] = wanted.workers * self.quota.worker_watts(shape, model)
         refused = self._hall.power.allows(fed_by, watts)
         return (
             refused_text(refused)
@@ -576,39 +378,3 @@ def pod_class(shape: Shape) -> PodClass:
 def _goes_before(kind: KindKey, kept: Kept) -> bool:
     """Whether a gang is ahead of the one for which room is kept: in the same queue, by priority."""
     return kind.queue == kept.kind.queue and kind.priority > kept.kind.priority
-
-
-HOPELESS = frozenset(
-    {
-        WaitReason.QUEUE_NOT_FOUND,
-        WaitReason.NAMESPACE_NOT_ALLOWED,
-        WaitReason.QUOTA_TOO_SMALL,
-        WaitReason.NEVER_FITS,
-        WaitReason.ENERGY_BUDGET,
-    }
-)
-"""Reasons for which nothing is kept: no end of a gang would help."""
-
-WAITS_FOR_ROOM = frozenset(
-    {
-        WaitReason.INSUFFICIENT_GPUS,
-        WaitReason.INSUFFICIENT_RESOURCES,
-        WaitReason.NO_ONE_DOMAIN,
-        WaitReason.RESERVED,
-    }
-)
-"""Reasons of gangs that have quota, and no room."""
-
-_NEAREST = (
-    WaitReason.RESERVED,
-    WaitReason.NO_ONE_DOMAIN,
-    WaitReason.INSUFFICIENT_GPUS,
-    WaitReason.INSUFFICIENT_RESOURCES,
-    WaitReason.POWER_BUDGET,
-    WaitReason.BEHIND_OTHERS,
-    WaitReason.BORROWED_AWAY,
-    WaitReason.QUOTA_EXCEEDED,
-    WaitReason.ENERGY_BUDGET,
-    WaitReason.QUOTA_TOO_SMALL,
-)
-"""Of reasons for several GPU models the one that is nearest to a start comes first."""

@@ -156,7 +156,7 @@ class Mover:
             _by_node(books, answer.columns, answer.amounts),
             {
                 r: unit * shape.least
-                for r, unit in self._judge.units(kind, model).items()
+                for r, unit in self._judge.quota.units(kind, model).items()
                 if r != "joules_per_day"
             },
             frozenset((*answer.victims, *answer.waits_for)),

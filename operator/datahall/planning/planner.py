@@ -10,7 +10,7 @@ from datahall.planning.books import Books
 from datahall.planning.cycle import Cycle, Outcome
 from datahall.planning.holdings import gpu_resource
 from datahall.planning.holds import Holds
-from datahall.planning.judging import Kept, Memory, Refusal, pod_class
+from datahall.planning.judging import Memory, pod_class
 from datahall.planning.power_tree import PowerDomainSpec
 from datahall.planning.reports import queue_report
 from datahall.planning.shape import Shape
@@ -30,6 +30,7 @@ from datahall.planning.types import (
     QueueState,
     Wait,
 )
+from datahall.planning.verdicts import Kept, Refusal
 from datahall.planning.waiting import Kind, KindKey, WaitingLine
 
 MOST_STARTS = 500
@@ -151,7 +152,8 @@ class Planner:
             if leaving and not held.leaving:
                 held.leaving = self._changed = True
             return
-        self._holds.drop(self._books, gang.key)
+        if not leaving:  # a gang that moves or grows leaves with room held for its return
+            self._holds.drop(self._books, gang.key)
         self._line.remove(gang.key)
         self._forget_told(gang.key)
         self._books.holdings.take(gang, placements, self._now_seconds, leaving=leaving)

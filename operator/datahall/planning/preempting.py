@@ -20,7 +20,7 @@ from datahall.planning.books import Books
 from datahall.planning.candidates import Candidates
 from datahall.planning.fitting import limited_by_power
 from datahall.planning.holds import Hold, Holds
-from datahall.planning.judging import WAITS_FOR_ROOM, Judge, Refusal
+from datahall.planning.judging import Judge
 from datahall.planning.moving import Mover
 from datahall.planning.preemption import Hopeless, Plan, Pools, Preemptor, no_pools, plan
 from datahall.planning.queues.reclaim import reclaimable
@@ -29,6 +29,7 @@ from datahall.planning.queues.verdicts import Fits
 from datahall.planning.shape import Shape
 from datahall.planning.state import BoolArray
 from datahall.planning.types import Evict, GangRequest, Level, WaitReason
+from datahall.planning.verdicts import WAITS_FOR_ROOM, Refusal
 from datahall.planning.waiting import KindKey
 
 PLANS_PER_CYCLE = 8
@@ -98,7 +99,7 @@ class RoomMaker:
     ) -> tuple[list[Hold], list[Evict]] | str | None:
         books, shape = self._books, kind.shape
         least = _fewest(shape)
-        amounts = {r: unit * shape.least for r, unit in self._judge.units(kind, model).items()}
+        amounts = {r: unit * shape.least for r, unit in self._judge.quota.units(kind, model).items()}
         verdict = books.tree.verdict(kind.queue, amounts)
         candidates = self._all()
         own = self._of_lower_priority(kind, gang)
@@ -238,7 +239,7 @@ class RoomMaker:
         most = None
         if hall.fed_by() is not None:
             everywhere = np.where(columns, shape.workers, 0).astype(np.int64)
-            watts = judge.worker_watts(shape, model)
+            watts = judge.quota.worker_watts(shape, model)
             most = limited_by_power(hall, shape, everywhere, watts, group_of=domain_of)
         return Preemptor(shape.least, shape.array, columns, domain_of, most)
 

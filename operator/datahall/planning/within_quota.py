@@ -1,0 +1,149 @@
+"""How many workers of a gang its queue's quota allows, and what a waiting gang keeps of it from those behind it."""
+
+from __future__ import annotations
+
+from datahall.planning import messages
+from datahall.planning.books import Books
+from datahall.planning.fitting import has_model
+from datahall.planning.holdings import gpu_resource
+from datahall.planning.queues import messages as queue_messages
+from datahall.planning.queues.reclaim import reclaimable
+from datahall.planning.queues.spec import JOULES_PER_DAY, WATTS
+from datahall.planning.queues.verdicts import Fits, RefusalReason, Refused
+from datahall.planning.shape import Shape
+from datahall.planning.types import GangRequest, WaitReason
+from datahall.planning.verdicts import Refusal
+from datahall.planning.waiting import KindKey
+
+_HOUR_SECONDS = 3600
+"""A gang is started only if its queue's budget of joules lasts it for an hour."""
+
+
+class WithinQuota:
+    """What one pass knows of quota: what is kept for whom."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._caps: dict[str, int] = {}
+        self._kept: dict[tuple[str, str], int] = {}
+        self._first_keeper: dict[tuple[str, str], GangRequest] = {}
+        self._closed: dict[tuple[str, str], GangRequest] = {}
+
+    def units(self, kind: KindKey, model: str) -> dict[str, int]:
+        """What one worker takes of the queue's quota on a GPU model, by resource."""
+        shape = kind.shape
+        if shape.gpus == 0:
+            return {}
+        units = {gpu_resource(model): shape.worker_gpu_milli}
+        watts = self.worker_watts(shape, model)
+        if watts:
+            units[WATTS] = watts
+            if self._books.tree.room(kind.queue, JOULES_PER_DAY) is not None:
+                units[JOULES_PER_DAY] = watts * _HOUR_SECONDS
+        return units
+
+    def worker_watts(self, shape: Shape, model: str) -> int:
+        """What one worker reserves at most on a GPU model, in watts; 0 where caps are not known."""
+        if shape.gpus == 0:
+            return 0
+        cap = self._caps.get(model)
+        if cap is None:
+            nodes = self._books.hall.nodes
+            cap = int(nodes.gpu_watts[has_model(nodes, shape, model)].max(initial=0))
+            self._caps[model] = cap
+        return -(-cap * shape.worker_gpu_milli // 1000)
+
+    def workers(self, kind: KindKey, model: str, *, holding: bool) -> int | Refusal:
+        """How many workers quota allows on a model, at least `least`; or why not that many."""
+        shape, tree = kind.shape, self._books.tree
+        units = self.units(kind, model)
+        workers = shape.workers
+        for resource, unit in units.items():
+            room = tree.room(kind.queue, resource)
+            if room is not None:
+                entry = (kind.queue, tree.entry(kind.queue, resource))
+                kept = 0 if holding else self._kept.get(entry, 0)
+                workers = min(workers, (room - kept) // unit)
+        if workers >= shape.least:
+            keeper = None if holding or not self._closed else self._closed_to(kind, units, workers)
+            if keeper is None:
+                return workers
+            return Refusal(
+                WaitReason.BEHIND_OTHERS,
+                lambda: messages.pool_kept(shape, kind.queue, keeper),
+                model=model,
+            )
+        verdict = tree.verdict(kind.queue, {r: unit * shape.least for r, unit in units.items()})
+        if isinstance(verdict, Fits):
+            return self._behind_quota(kind, model, units)
+        return self._quota_refusal(kind, model, verdict)
+
+    def borrows(self, kind: KindKey, model: str, workers: int) -> bool:
+        """Whether so many workers are more than what the queue has of its own."""
+        tree = self._books.tree
+        if tree.parent(kind.queue) is None:
+            return False
+        verdict = tree.verdict(kind.queue, {r: n * workers for r, n in self.units(kind, model).items()})
+        return not isinstance(verdict, Fits) or bool(verdict.borrowed)
+
+    def _quota_refusal(self, kind: KindKey, model: str, refused: Refused) -> Refusal:
+        shape, tree = kind.shape, self._books.tree
+        if refused.resource == WATTS:
+            reason = WaitReason.POWER_BUDGET
+        elif refused.resource == JOULES_PER_DAY:
+            reason = WaitReason.ENERGY_BUDGET
+        elif refused.reason is RefusalReason.LENT_AWAY:
+            reason = WaitReason.BORROWED_AWAY
+        else:
+            reason = WaitReason.QUOTA_EXCEEDED
+        if not refused.ever or refused.reason is RefusalReason.NOT_GRANTED:
+            reason = WaitReason.QUOTA_TOO_SMALL
+        need = messages.demand(shape)
+        amounts = {refused.resource: refused.asked}
+
+        def tell() -> str:
+            gives_back = reclaimable(tree, kind.queue, amounts)
+            return queue_messages.refused(
+                refused, spec=tree.spec(kind.queue), gives_back=gives_back, need=need
+            )
+
+        return Refusal(reason, tell, short_of=refused, model=model)
+
+    def _behind_quota(self, kind: KindKey, model: str, units: dict[str, int]) -> Refusal:
+        tree = self._books.tree
+        keepers = [self._first_keeper.get((kind.queue, tree.entry(kind.queue, r))) for r in units]
+        keeper = next(gang for gang in keepers if gang is not None)
+        return Refusal(
+            WaitReason.BEHIND_OTHERS,
+            lambda: messages.quota_kept(kind.shape, kind.queue, keeper),
+            model=model,
+        )
+
+    def _closed_to(self, kind: KindKey, units: dict[str, int], workers: int) -> GangRequest | None:
+        """The gang of another queue for which a pool is kept that this one would borrow from."""
+        tree = self._books.tree
+        verdict = tree.verdict(kind.queue, {r: unit * workers for r, unit in units.items()})
+        if not isinstance(verdict, Fits) or not verdict.borrowed:
+            return None
+        here: str | None = kind.queue
+        while here is not None:
+            for resource in verdict.borrowed:
+                keeper = self._closed.get((here, resource))
+                if keeper is not None and keeper.queue != kind.queue:
+                    return keeper
+            here = tree.parent(here)
+        return None
+
+    def keep(self, kind: KindKey, gang: GangRequest, refusal: Refusal) -> None:
+        """Keep from those behind it what a refused gang will need; it must be able to start once others end."""
+        shape, model = kind.shape, refusal.model
+        tree = self._books.tree
+        for resource, unit in self.units(kind, model).items():
+            if resource == JOULES_PER_DAY:
+                continue
+            entry = (kind.queue, tree.entry(kind.queue, resource))
+            self._kept[entry] = self._kept.get(entry, 0) + unit * shape.least
+            self._first_keeper.setdefault(entry, gang)
+        short = refusal.short_of
+        if short is not None and short.where != kind.queue and short.resource != JOULES_PER_DAY:
+            self._closed.setdefault((short.where, short.resource), gang)
