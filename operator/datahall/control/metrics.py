@@ -63,11 +63,11 @@ PLANNER_WAITS = Counter(
 )
 EVICTIONS = Counter(
     "datahall_evictions_total",
-    "Jobs told to end for another, by what gave the other the right to it.",
-    ["right"],
+    "Runs of jobs that were told to end: Preempted (for another), Moved, Resized (to start with more workers).",
+    ["reason"],
 )
-for _right in ("priority", "quota"):
-    EVICTIONS.labels(_right)
+for _reason in ("Preempted", "Moved", "Resized"):
+    EVICTIONS.labels(_reason)
 JOBS_WAITING = Gauge("datahall_jobs_waiting", "TrainingJobs that wait, by what for.", ["reason"])
 REPLICAS_REFUSED = Counter(
     "datahall_replicas_refused_total",

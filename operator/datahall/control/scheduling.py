@@ -27,6 +27,7 @@ from datahall.planning import (
     Admit,
     Decision,
     Evict,
+    EvictCause,
     GangRequest,
     Placement,
     Planner,
@@ -56,6 +57,13 @@ REASONS = {
     WaitReason.MAKING_ROOM: Reason.MAKING_ROOM,
 }
 """The planner's reasons in the words of the catalogue."""
+
+
+_CAUSES = {
+    EvictCause.MADE_WAY: Reason.PREEMPTED,
+    EvictCause.MOVED: Reason.MOVED,
+    EvictCause.RESIZED: Reason.RESIZED,
+}
 
 
 class News(NamedTuple):
@@ -232,7 +240,7 @@ class Scheduling:
         if isinstance(decision, Evict):
             self._evictions[key] = found = self._eviction(decision)
             metrics.PLANNER_DECISIONS.labels("evict").inc()
-            metrics.EVICTIONS.labels("quota" if found.priority is None else "priority").inc()
+            metrics.EVICTIONS.labels(str(found.reason)).inc()
             log.info("eviction", job=self._jobs[key].gang.name, message=decision.message)
             return True
         metrics.PLANNER_DECISIONS.labels("wait").inc()
@@ -244,11 +252,13 @@ class Scheduling:
         return before is None or REASONS[before.reason] is not REASONS[decision.reason]
 
     def _eviction(self, decision: Evict) -> Eviction:
+        reason = _CAUSES[decision.cause]
         preemptor, victim = self._gang_named(decision.preemptor), self._gang_named(decision.key)
         if preemptor is None or victim is None:
-            return Eviction(decision.preemptor, None, decision.message)
+            return Eviction(decision.preemptor, None, decision.message, reason)
         by_priority = preemptor.queue == victim.queue
-        return Eviction(preemptor.name, preemptor.priority if by_priority else None, decision.message)
+        priority = preemptor.priority if by_priority else None
+        return Eviction(preemptor.name, priority, decision.message, reason)
 
     def _gang_named(self, key: str) -> GangRequest | None:
         job = self._jobs.get(key)

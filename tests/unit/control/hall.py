@@ -117,12 +117,21 @@ class Hall:
         self.tables.storage_classes.put({"metadata": self.meta(name, ""), "volumeBindingMode": mode})
 
     def job(
-        self, name: str = "digits", *, gpus: int = 8, workers: int = 1, places: bool = False, **spec: Any
+        self,
+        name: str = "digits",
+        *,
+        gpus: int = 8,
+        workers: int = 1,
+        fewest: int | None = None,
+        places: bool = False,
+        **spec: Any,
     ) -> Json:
         """A new job; with `places`, one that was admitted to node-0."""
         resources = {"gpus": gpus, "cpu": "1", "memory": "1Gi"}
         body = job_body(workers=workers, resources=resources, **spec)
         body["metadata"] = self.meta(name)
+        if fewest is not None:
+            body["spec"]["workers"]["min"] = fewest
         if places:
             body["status"] = {
                 "generation": 1,

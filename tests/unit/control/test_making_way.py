@@ -321,3 +321,21 @@ def test_a_custom_gang_of_fewer_workers_has_succeeded_when_these_have():
     world.settle()
     assert world.true() == {"Succeeded"}
     assert (world.status.workers, world.status.spread) == (2, None), "how many it ended with is kept"
+
+
+@pytest.mark.parametrize("reason", [Reason.MOVED, Reason.RESIZED])
+def test_a_run_that_ends_for_the_gangs_own_sake_is_no_preemption(reason):
+    world = running()
+    world.eviction = Eviction("team-a/large", None, "it saves, and goes on elsewhere", reason)
+    world.look()
+    assert {
+        c: world.condition(c).reason for c in ("Queued", "Admitted", "Running", "Restarting")
+    } == dict.fromkeys(("Queued", "Admitted", "Running", "Restarting"), str(reason))
+    assert (world.status.preemptions, world.status.preempted_by) == (None, None)
+    assert world.status.restarts.uncounted == 1
+    world.settle()
+    world.run()
+    world.settle()
+    assert world.true() == {"Admitted", "Running"}
+    assert world.status.generation == 2
+    assert [told for told, _ in world.news] == [str(reason), "Restarted"]

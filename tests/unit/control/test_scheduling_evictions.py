@@ -241,6 +241,33 @@ async def test_a_gang_that_may_starts_with_fewer():
     assert len(places) == 5
 
 
+async def test_a_gang_that_started_with_fewer_grows_when_room_has_come():
+    hall = Hall(nominal=5)
+    job = running(hall, "digits", gpus=1, workers=8, fewest=3)
+    assert len(job["status"]["placement"]) == 5
+    pods = [hall.worker(job, rank) for rank in range(5)]
+    hall.settle(job)
+    hall.cycle()
+    hall.quota(nominal=8)
+    assert [(news.name, news.urgent) for news in hall.cycle()] == [("digits", True)]
+    eviction = hall.scheduling.eviction(uid(job))
+    assert (eviction.preemptor, str(eviction.reason)) == ("", "Resized")
+    assert "8 workers instead of 5" in eviction.message
+    rival = hall.job("rival", gpus=1, priority=1000)
+    hall.settle(rival)
+    job = evicted(hall, job)
+    for pod in pods:
+        hall.settle(job)
+        hall.cycle()
+        assert not hall.admitted(job)
+        assert not hall.admitted(rival), "room is held for its return"
+        hall.delete_pod(pod)
+    hall.settle(job)
+    hall.cycle()
+    places, _ = hall.scheduling.admitted(uid(job))
+    assert len(places) == 8
+
+
 @pytest.mark.parametrize("mode", ["Required", "Preferred"])
 async def test_a_topology_is_asked_for(mode):
     hall = Hall(nodes=0, nominal=64)

@@ -1,7 +1,8 @@
-"""A job that ends early so that another can start: it says so, its workers save and leave, and it waits in line again.
+"""A run that ends early because the planner says so: it makes room for another, moves, or comes back larger.
 
-The status is written before a pod is touched. A crash before that write forgets the eviction, and whoever leads next
-plans anew; after it, the job holds no place, and what still runs of it is stopped like that of any job without one.
+It says so, its workers save and leave, and it waits in line again. The status is written before a pod is touched. A
+crash before that write forgets the eviction, and whoever leads next plans anew; after it, the job holds no place, and
+what still runs of it is stopped like that of any job without one.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ def make_way(look: Look, eviction: Eviction) -> None:
     restarts = status.restarts or Restarts()
     look.give_back()
     draft.set(
-        preemptions=(status.preemptions or 0) + 1,
-        preempted_by=PreemptedBy(
-            job=eviction.preemptor[:317], priority=eviction.priority, time=now, message=message
-        ),
         restarts=restarts.model_copy(update={"uncounted": restarts.uncounted + 1}),
         queued_time=now,
     )
-    draft.set(waiting=told(look, Waiting(Reason.PREEMPTED, message)))
-    draft.true(ConditionType.QUEUED, Reason.PREEMPTED, message)
-    draft.false(ConditionType.ADMITTED, Reason.PREEMPTED, "gave its place up")
-    draft.false(ConditionType.RUNNING, Reason.PREEMPTED, "makes room for another job")
-    draft.true(ConditionType.RESTARTING, Reason.PREEMPTED, message)
-    look.reconciling(message, Reason.PREEMPTED)
-    look.announce(Reason.PREEMPTED, message)
+    reason = eviction.reason
+    if reason is Reason.PREEMPTED:
+        by = PreemptedBy(job=eviction.preemptor[:317], priority=eviction.priority, time=now, message=message)
+        draft.set(preemptions=(status.preemptions or 0) + 1, preempted_by=by)
+    draft.set(waiting=told(look, Waiting(reason, message)))
+    draft.true(ConditionType.QUEUED, reason, message)
+    draft.false(ConditionType.ADMITTED, reason, "gave its place up")
+    draft.false(ConditionType.RUNNING, reason, message)
+    draft.true(ConditionType.RESTARTING, reason, message)
+    look.reconciling(message, reason)
+    look.announce(reason, message)
     look.stop(seen.pods, all_of_them=True)
     look.look_again(5)

@@ -56,17 +56,19 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """The planner's decision that a job ends to make room for another.
+    """The planner's decision that a run of a job ends: to make room for another, to move, or to grow.
 
     Attributes:
-        preemptor: the other, as namespace/name.
+        preemptor: the other, as namespace/name; "" where there is none.
         priority: that one's priority, where priority decided; None where quota is given back.
         message: why, for a person, with numbers.
+        reason: PREEMPTED, or MOVED or RESIZED: then room is held for it, and it starts again as soon as it has left.
     """
 
     preemptor: str
     priority: int | None
     message: str
+    reason: Reason = Reason.PREEMPTED
 
 
 @dataclass(frozen=True, slots=True)
