@@ -249,7 +249,7 @@ def test_the_operator_may_do_this_and_no_more(render):
         "datahall.dev/queues/status": {"patch"},
         "datahall.dev/trainingjobs/finalizers": {"update"},
         "datahall.dev/inferenceservices/finalizers": {"update"},
-        "/pods": read | {"create", "delete"},
+        "/pods": read | {"create", "patch", "delete"},
         "/services": apply,
         "apps/deployments": apply,
         "policy/poddisruptionbudgets": apply,
