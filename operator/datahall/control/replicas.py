@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -88,6 +89,7 @@ class Replicas:
         self._counted: set[str] = set()
         self._exchanged: dict[Owner, str] = {}
         self._wants_quota: set[str] = set()
+        self._versions: defaultdict[Owner, Counter[str]] = defaultdict(Counter)
 
     # ---- deltas
 
@@ -97,6 +99,8 @@ class Replicas:
         if view is None:
             return
         owner = _owner(view)
+        if (old is None) != (new is None):
+            self._count_version(owner, view, 1 if old is None else -1)
         if new is None:
             self._counted.discard(view.uid)
             self._forget(view.uid)
@@ -104,7 +108,8 @@ class Replicas:
             if old is not None and not old.bound and new.bound and owner in self._trouble:
                 self._trouble[owner] = self._trouble[owner].bound()
             self._settle(new)
-        self._settle_exchange(owner)
+        if self._rolls_over(owner):
+            self._settle_exchange(owner)
 
     def service(self, old: ServiceView | None, new: ServiceView | None) -> None:
         """A service came, changed or went."""
@@ -134,7 +139,8 @@ class Replicas:
             return []
         if decision.reason in _WANTS_QUOTA and key not in self._wants_quota:
             self._wants_quota.add(key)
-            self._settle_exchange(owner)
+            if self._rolls_over(owner):
+                self._settle_exchange(owner)
             if self._gangs.get(key) != gang:
                 return []  # it asks elsewhere now, and is answered soon
         return self._tell(key, owner, Waiting(REASONS[decision.reason], decision.message))
@@ -168,7 +174,8 @@ class Replicas:
                 refused[pod.uid] = why
         for pod in replicas:
             self._settle(pod)
-        self._settle_exchange(owner)
+        if self._rolls_over(owner):
+            self._settle_exchange(owner)
         uids = {pod.uid for pod in replicas}
         again = [
             max(patience.patience_left(pod, now), 0.0)
@@ -294,11 +301,25 @@ class Replicas:
 
     # ---- quota that is handed over
 
+    def _rolls_over(self, owner: Owner) -> bool:
+        """Whether there are replicas of more than one version, or an exchange of an earlier roll-out has to end."""
+        return len(self._versions.get(owner, ())) > 1 or owner in self._exchanged
+
+    def _count_version(self, owner: Owner, pod: PodView, change: int) -> None:
+        versions, version = self._versions[owner], pod.labels.get(exchange.TEMPLATE_HASH, "")
+        versions[version] += change
+        if versions[version] <= 0:
+            del versions[version]
+        if not versions:
+            del self._versions[owner]
+
     def _queue_for(self, pod: PodView) -> str | None:
         """The queue that a gated replica asks: its own, or that of one too many; None if it has to wait its turn."""
         queue, owner = pod.labels[labels.QUEUE], _owner(pod)
         if self._exchanged.get(owner) == pod.uid:
             return self._gangs[pod.uid].queue
+        if not self._rolls_over(owner):
+            return queue  # as a rule: a thousand replicas that wait do not look at each other
         for old in exchange.predecessors(pod, self._pods_of(*owner)):
             model = self._model(old)
             enough = self._planner.quota_room(queue, model) >= pod.gpus
