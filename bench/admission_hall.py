@@ -11,11 +11,12 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import yaml
 
-from bench.admission_objects import Json, knows, nodes
+from bench.admission_objects import Json, condition, knows, nodes
 from bench.admission_sets import Nodes
 from bench.control import CRDS, ROOT, SERVICE_ACCOUNTS, cpu_seconds, max_rss_mb, scrape, value
 from datahall.kube import AlreadyExistsError, KubeClient, KubeError
@@ -102,6 +103,29 @@ class Hall:
         async with asyncio.timeout(60):
             while (await self.metrics()).get("datahall_leader") != 1:  # noqa: ASYNC110 - a process is polled
                 await asyncio.sleep(0.1)
+
+    def check_operator(self) -> None:
+        """Notice that the operator has ended.
+
+        Raises:
+            RuntimeError: it has; its last words are on standard error.
+        """
+        if self._operator is not None and (code := self._operator.poll()) is not None:
+            raise RuntimeError(f"the operator ended with status {code} while it was measured")
+
+    async def tell_unfinished(self) -> None:
+        """Say what the jobs that did not get through wait for, and for how many this is so."""
+        listed = await self.client.list(TRAINING_JOBS)
+        counts: Counter[str] = Counter()
+        shown: dict[str, str] = {}
+        for item in listed["items"]:
+            status = item.get("status") or {}
+            waits = condition(status, "Queued") or {}
+            why = f"{status.get('state')} ({waits.get('reason')})"
+            counts[why] += 1
+            shown.setdefault(why, f"{item['metadata']['namespace']}/{item['metadata']['name']}: {waits}")
+        for why, count in counts.most_common():
+            say(f"{count} jobs {why}; such as {shown[why]}")
 
     def stop_operator(self) -> None:
         """End the operator, if one runs."""

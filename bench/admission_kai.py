@@ -27,6 +27,8 @@ OWN_START = frozenset({"kai-fill-backlog"})
 FILLER, ASKER = "filler", "asker"
 SAMPLES = 10
 """How often the sets that take a mean ask."""
+NOT_YET = ("MakingRoom", "WaitingInLine")
+"""Reasons to wait that promise a start: they do not tell that nothing will come of it."""
 RESETTLE_SECONDS = 120.0
 """How long jobs that had to move are waited for, after the clock has stopped."""
 
@@ -60,10 +62,13 @@ class Stage:
         left, told = set(keys), loop.time()
         while left:
             left = {key for key in left if self.ledger.entries[key].bound is None}
+            self.hall.check_operator()
             if self.kubelets.done():
                 self.kubelets.result()  # raises what ended it
             if loop.time() > self.until:
                 say(f"the time is over with {len(left)} of {len(keys)} jobs not bound")
+                if not self.control:
+                    await self.hall.tell_unfinished()
                 return False
             if loop.time() - told > 10:
                 told = loop.time()
@@ -144,17 +149,21 @@ async def _queues(hall: Hall, of: HallSet) -> None:
 
     As there, what the filler holds is borrowed (its quota is 0) where something is to be taken back.
     """
-    own = 0 if _takes_back(of.name) else of.gpus
-    if of.name == "kai-unschedulable" and hall.borrowing:
-        # All that could be taken back is one GPU less than the gang needs.
-        own = of.gpus - (GANG_PODS * of.nodes.gpus - 1)
+    own = asked = of.gpus
+    if _takes_back(of.name):
+        own = 0
+    elif of.name == "kai-unschedulable" and hall.borrowing:
+        # Together they own the hall, and the filler borrows all that the asker leaves idle. The asker's own is one GPU
+        # less than its gang needs, and there is nobody to borrow that one from.
+        asked = GANG_PODS * of.nodes.gpus - 1
+        own = of.gpus - asked
     if _takes_back(of.name) and not hall.borrowing:
         raise SystemExit(f"{of.name}: the installed Queue has no spec.parent: nothing can be borrowed")
     parent = "department" if hall.borrowing else None
     if parent is not None:
         await hall.open_queue(queue(parent, nominal=None))
     await hall.open_queue(queue(FILLER, nominal=own, parent=parent))
-    await hall.open_queue(queue(ASKER, nominal=of.gpus, parent=parent))
+    await hall.open_queue(queue(ASKER, nominal=asked, parent=parent))
 
 
 def _takes_back(name: str) -> bool:
@@ -275,7 +284,8 @@ async def _unschedulable(stage: Stage) -> Outcome:
 
         def listen(key: Key, status: Json, wanted: Key = wanted, told: asyncio.Future[str] = told) -> None:
             waits = condition(status, "Queued")
-            if key == wanted and waits is not None and waits["status"] == "True" and not told.done():
+            refused = waits is not None and waits["status"] == "True" and waits["reason"] not in NOT_YET
+            if key == wanted and waits is not None and refused and not told.done():
                 told.set_result(f"{waits['reason']}: {waits['message']}")
 
         stage.kubelet.on_job = listen

@@ -99,10 +99,12 @@ async def play(
         generator = Generator(client, ledger, control, topology=hall.topology)
         generating = asyncio.create_task(generator.run(todo))
         complete = await _until_done(
-            kubelet, generating, kubelets, total=len(todo), until=started + timeout_seconds
+            hall, kubelet, generating, kubelets, total=len(todo), until=started + timeout_seconds
         )
         ended = ledger.last("finished") if complete else loop.time()
         costs = await hall.costs(max(1, ledger.finished))
+        if not complete and not control:
+            await hall.tell_unfinished()
         generating.cancel()
         kubelets.cancel()
     seconds = ended - started
@@ -160,6 +162,7 @@ async def open_queues(hall: Hall, of: QueueSet) -> None:
 
 
 async def _until_done(
+    hall: Hall,
     kubelet: Kubelet,
     generating: asyncio.Task[None],
     kubelets: asyncio.Task[None],
@@ -172,6 +175,7 @@ async def _until_done(
     told = loop.time()
     ledger = kubelet.ledger
     while ledger.finished + len(kubelet.failed) < total:
+        hall.check_operator()
         for task in (generating, kubelets):
             if task.done():
                 task.result()  # raises what ended it; the generator's end is none
