@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from datahall.cli.app import app
 from datahall.kube import KubeClient
-from datahall.kube.resources import EVENTS, INFERENCE_SERVICES, PODS, TRAINING_JOBS
+from datahall.kube.resources import EVENTS, INFERENCE_SERVICES, PODS, QUEUES, TRAINING_JOBS
 from datahall.sdk import (
     AsyncClient,
     Client,
@@ -25,6 +25,7 @@ from datahall.sdk import (
     NotInstalledError,
     RejectedError,
     TrainingJob,
+    Turn,
     UnreachableError,
     WaitTimeout,
 )
@@ -195,6 +196,59 @@ async def test_describe_finds_pods_and_events(client: AsyncClient, kube: KubeCli
     assert [each.about for each in described.events] == ["TrainingJob/digits", "Pod/digits-g1-0"]
 
 
+async def test_explain_and_the_quota_tree(client: AsyncClient, kube: KubeClient, namespace: str) -> None:
+    """What the operator writes is kept by the API server's schema, and comes back as the story tells it."""
+    names = {each: f"{each}-{namespace}" for each in ("research", "vision")}
+    for name, spec in (
+        (names["research"], {"gpus": [{"model": "H100", "nominal": 0}]}),
+        (names["vision"], {"parent": names["research"], "gpus": [{"model": "H100", "nominal": 16}]}),
+    ):
+        await client.submit(
+            {"apiVersion": "datahall.dev/v1alpha1", "kind": "Queue", "metadata": {"name": name}, "spec": spec}
+        )
+    held = {"model": "H100", "used": 20, "nominal": 16, "borrowed": 4, "available": 2}
+    status = {"observedGeneration": 1, "used": [held], "share": "0.125", "admitted": 3, "waiting": 2}
+    await kube.merge_patch(
+        QUEUES,
+        {"status": status},
+        name=names["vision"],
+        namespace=None,
+        field_manager="test",
+        subresource="status",
+    )
+    await client.submit(job("first", queue=names["vision"], priority=9))
+    await client.submit(job(queue=names["vision"]))
+    await write_status(
+        kube, namespace, {**samples.waiting(2), "preemptions": 1, "preemptedBy": samples.PREEMPTED_BY}
+    )
+    await kube.merge_patch(
+        TRAINING_JOBS,
+        {"status": {"observedGeneration": 1, **samples.waiting(1)}},
+        name="first",
+        namespace=namespace,
+        field_manager="test",
+        subresource="status",
+    )
+    story = await client.explain("digits")
+    assert story.waiting is not None
+    assert (story.waiting.position, [each.name for each in story.waiting.ahead]) == (2, ["first"])
+    assert [blocker.reason for blocker in story.waiting.blockers] == ["BorrowedAway", "NoRoom"]
+    assert (story.preemptions, story.unread) == (1, ())
+    assert story.preempted_by is not None
+    assert story.queue is not None
+    assert (story.queue.name, story.queue.gpus[0].borrowed, story.queue.turn) == (
+        names["vision"],
+        4,
+        Turn.NEXT,
+    )
+    tree = {each.name: each for each in await client.queue_tree()}
+    assert (tree[names["research"]].depth, tree[names["vision"]].depth) == (0, 1)
+    line = await client.queue_line(names["vision"])
+    assert [(each.name, each.position) for each in line.line] == [("first", 1), ("digits", 2)]
+    for name in reversed(names.values()):
+        await client.delete("queue", name)
+
+
 async def test_predict_reaches_the_service_proxy(
     client: AsyncClient, kube: KubeClient, namespace: str
 ) -> None:
@@ -249,6 +303,9 @@ def test_the_command_line(crds: None, kubeconfig: Path, namespace: str) -> None:
     assert run("list", "--no-headers").stdout.split()[:2] == ["digits", "Pending"]
     assert json.loads(run("list", "-o", "json").stdout)["items"][0]["spec"]["queue"] == "team-a"
     assert "Why:         the operator has not looked at it yet" in run("describe", "digits").stdout
+    assert run("explain", "digits").stdout.splitlines()[1] == "State:       Pending"
+    assert json.loads(run("explain", "digits", "-o", "json").stdout)["waiting"] is None
+    assert run("queue", "none").stderr == 'datahall: queues.datahall.dev "none" not found\n'
     timed_out = run("wait", "digits", "--timeout", "0.5")
     assert timed_out.exit_code == 3
     assert "is not Succeeded after 0.5 s; it is Pending" in timed_out.stderr

@@ -1,6 +1,7 @@
 """What a story about one workload needs beside it: the queues, who else is in its queue, its Events.
 
-Who asks may read less than all of the cluster. What they may not read is left out and named, and never guessed.
+Who asks may read less than all of the cluster. What they may not read is left out and named, and never guessed. Nor is
+anything read from the API server's cache: that may lag behind, and "its queue does not exist" must be true.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from datahall.kube.resources import QUEUES, TRAINING_JOBS
 from datahall.sdk.describing import EventLine, events_about
 from datahall.sdk.errors import UnreadableError
 from datahall.sdk.kinds import QUEUE, TRAINING_JOB, Json, Kind, Typed, Workload, typed
+
+_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,11 @@ async def jobs_of(kube: KubeClient, queue: str, *, namespace: str) -> tuple[tupl
     """
     gap = ""
     try:
-        answer = await kube.list(TRAINING_JOBS, from_cache=True)
+        answer = await kube.list(TRAINING_JOBS, limit=_PAGE)
     except ForbiddenError:
         gap = f"TrainingJobs outside namespace {namespace}"
         try:
-            answer = await kube.list(TRAINING_JOBS, namespace=namespace)
+            answer = await kube.list(TRAINING_JOBS, namespace=namespace, limit=_PAGE)
         except ForbiddenError:
             return (), "TrainingJobs"
     mine = [item for item in answer["items"] if item.get("spec", {}).get("queue") == queue]
@@ -83,7 +86,7 @@ def readable(kind: Kind, items: list[Json]) -> list[Typed]:
 
 async def _queues(kube: KubeClient) -> tuple[tuple[Queue, ...] | None, str]:
     try:
-        items = (await kube.list(QUEUES, from_cache=True))["items"]
+        items = (await kube.list(QUEUES, limit=_PAGE))["items"]
     except ForbiddenError:
         return None, "Queues"
     return tuple(cast("Queue", queue) for queue in readable(QUEUE, items)), ""

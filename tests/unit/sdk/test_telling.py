@@ -311,6 +311,8 @@ async def test_explain_reads_queue_line_and_events(api: FakeApi, client: AsyncCl
     assert [f"{each.namespace}/{each.name}" for each in story.waiting.ahead] == ["team-b/first"]
     assert [event.reason for event in story.events] == ["Queued"]
     assert story.unread == ()
+    lists = [query for method, _, query in api.requests if method == "GET"]
+    assert all("resourceVersion" not in query for query in lists), "what may be old is not told as true"
 
 
 async def test_explain_names_what_it_may_not_read(api: FakeApi, client: AsyncClient) -> None:
