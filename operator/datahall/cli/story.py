@@ -45,7 +45,7 @@ def story(told: Story, at: datetime, *, colour: bool = False) -> str:
         lines += entry("Why", lines_of(told.message))
     if told.replicas is not None:
         lines += entry("Replicas", f"{told.replicas[0]} of {told.replicas[1]} answer")
-    if told.running is not None:
+    if told.running is not None and told.running.nodes:
         lines += _runs(told, told.running, at)
     if told.failure and told.ended is None:
         lines += entry("Failure", lines_of(told.failure))
@@ -131,7 +131,8 @@ def _waits(told: Story, waiting: WaitStory, at: datetime) -> list[str]:
 
 def _runs(told: Story, run: RunStory, at: datetime) -> list[str]:
     elastic = f" (it starts with {run.fewest} or more)" if run.fewest < run.wanted else ""
-    lines = entry("Workers", f"{run.workers} of {run.wanted}{elastic}")
+    lines = entry("Place", f"has its place, with priority {told.priority}")
+    lines += entry("Workers", f"{run.workers} of {run.wanted}{elastic}")
     nodes = [
         each.node
         + (f" ({counted(each.workers, 'worker')}" + (f", {each.gpu_model})" if each.gpu_model else ")"))

@@ -62,6 +62,8 @@ _HELPS: dict[str, str] = {
     Reason.WORKER_LOST: "Nothing: the job is not at fault, and goes on from its last checkpoint.",
     Reason.PREEMPTED: "Nothing: it goes on from its last checkpoint; a higher spec.priority is ended later, within "
     "the queue's nominal quota no other queue can end it.",
+    Reason.MOVED: "Nothing: its new nodes are chosen, and it goes on from its last checkpoint.",
+    Reason.RESIZED: "Nothing: it comes back with more workers, from its last checkpoint.",
     Reason.RESTARTS_EXHAUSTED: "Mend what the failure says, then " + _ANEW + ", or allow more with "
     "failurePolicy.maxRestarts.",
     Reason.BAD_INPUT: "Correct what the message names, then " + _ANEW + ".",

@@ -23,7 +23,7 @@ from datahall.api.trainingjob import (
     TrainingJob,
 )
 from datahall.sdk.describing import EventLine
-from datahall.sdk.explaining import explanation, failure_sentence, state_of
+from datahall.sdk.explaining import explanation, failure_place, failure_sentence, state_of
 from datahall.sdk.helping import help_for
 from datahall.sdk.kinds import Workload
 from datahall.sdk.queueing import LineEntry, QueueStanding, in_no_line, line_entry, place_in_line, tree_of
@@ -215,7 +215,7 @@ def story_of(workload: Workload, around: Surroundings) -> Story:
         waiting=waiting,
         running=_running(job, state, queue, around) if job else None,
         ended=_ended(job, state) if job else None,
-        failure=failure_sentence(workload) if status.failure is not None else "",
+        failure=_newest_failure(workload),
         preemptions=(job.status.preemptions or 0) if job else 0,
         preempted_by=preempted_by,
         earlier_preemptions=_earlier(around.events, preempted_by),
@@ -340,6 +340,16 @@ def _helps(
         if sentence:
             found.setdefault(sentence, Help(queue.reason, f"Queue {named}: {sentence}"))
     return tuple(found.values())
+
+
+def _newest_failure(workload: Workload) -> str:
+    """What failed last and where; it does not say that the whole has failed, for often it goes on."""
+    failure = workload.status.failure
+    if failure is None:
+        return ""
+    told = ": ".join(part for part in (failure.cause, failure.message) if part)
+    where = failure_place(workload)
+    return told + (f" ({where})" if where else "")
 
 
 def _earlier(events: Sequence[EventLine], newest: PreemptedBy | None) -> tuple[EventLine, ...]:

@@ -120,6 +120,7 @@ def test_explain_a_job_that_runs(api: FakeApi, run: Run) -> None:
         TrainingJob digits in namespace team-a
         State:       Running (GangRunning), since 15:00 UTC, 4m ago
         Why:         2 of 2 workers run
+        Place:       has its place, with priority 0
         Workers:     2 of 4 (it starts with 1 or more)
         Where:       on one rack
                      gpu-node-1 (1 worker, H100)
@@ -138,6 +139,20 @@ saved 90s ago, 20 steps back
                      14 kW reserved, 2800 W available
         """
     )
+
+
+def test_explain_a_job_that_restarts_without_a_place(api: FakeApi, run: Run) -> None:
+    why = samples.condition("Restarting", reason="WorkerLost", message="node gpu-node-1 is gone")
+    tell(api, samples.queue(), samples.job(state="Restarting", conditions=[why], failure=samples.FAILURE))
+    shown = run("explain", "digits").stdout
+    assert "State:       Restarting (WorkerLost), since 15:00 UTC, 4m ago\n" in shown
+    assert "Why:         node gpu-node-1 is gone\n" in shown
+    assert "Place:" not in shown
+    assert (
+        "Failure:     BadInput: data.train: pvc://data/digits/train: no such directory (pod digits-g1-0"
+        in shown
+    )
+    assert "WorkerLost  Nothing: the job is not at fault" in shown
 
 
 def test_explain_a_run_that_nobody_may_end(api: FakeApi, run: Run) -> None:

@@ -251,8 +251,6 @@ _CALM = {
     Reason.GANG_RUNNING,
     Reason.NOT_RUNNING,
     Reason.PREEMPTING,
-    Reason.RESIZED,
-    Reason.MOVED,
     Reason.RESTARTED,
     Reason.NOT_RESTARTING,
     Reason.RESUMED,
