@@ -50,7 +50,7 @@ def grow(books: Books, judge: Judge, hold: Callable[[Hold], None], *, now_second
         grown = _more(books, judge, held, now_seconds)
         if grown is not None:
             room, evict = grown
-            held.leaving = True
+            books.holdings.leave(held)
             hold(room)
             found.append(evict)
     return found

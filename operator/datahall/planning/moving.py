@@ -129,7 +129,7 @@ class Mover:
         for key in answer.victims:
             held = books.holdings.get(key)
             assert held is not None, "victims are held"
-            held.leaving = True
+            books.holdings.leave(held)
             names.append(held.gang.name)
             to = sorted({nodes.name(column) for column in places[key].columns.tolist()})
             text = messages.moved(gang, need, to)

@@ -150,7 +150,8 @@ class Planner:
         held = self._books.holdings.get(gang.key)
         if held is not None and (held.gang, held.placements) == (gang, placements):
             if leaving and not held.leaving:
-                held.leaving = self._changed = True
+                self._books.holdings.leave(held)
+                self._changed = True
             return
         if not leaving:  # a gang that moves or grows leaves with room held for its return
             self._holds.drop(self._books, gang.key)
@@ -168,9 +169,7 @@ class Planner:
 
     def progress(self, key: str, progress: GangProgress) -> None:
         """Take in how a held gang does; unknown gangs are ignored."""
-        held = self._books.holdings.get(key)
-        if held is not None:
-            held.progress = progress
+        self._books.holdings.progress(key, progress)
 
     def used(self, queue: str, gpu_seconds: float, joules: float, now_seconds: float) -> None:
         """Take in what a queue used before this planner lived, decayed to now: `Planner.decayed` of the last one."""

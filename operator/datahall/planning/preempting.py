@@ -129,7 +129,7 @@ class RoomMaker:
 
     def _all(self) -> Candidates:
         books = self._books
-        # Gangs that start in this cycle are among those who hold something from then on.
+        # Gangs that start in this cycle hold something from then on, and those who leave are nobody's victims any more.
         if self._candidates is None or self._candidates_version != books.holdings.version:
             self._candidates_version = books.holdings.version
             self._candidates = books.holdings.candidates(self._now, books.minimum_run_seconds)
@@ -280,14 +280,12 @@ class RoomMaker:
         for key in answer.victims:
             held = books.holdings.get(key)
             assert held is not None, "victims are held"
-            held.leaving = True
+            books.holdings.leave(held)
             before = self._holds.made_way_for.get(key, frozenset())
             self._holds.made_way_for[key] = before | {gang.key}
             evicts.append(
                 Evict(key, gang.key, messages.made_way(gang, need, same_queue=held.gang.queue == gang.queue))
             )
-        if evicts:
-            self._candidates = None  # they are leaving now, and are nobody's victims any more
         return [hold], evicts
 
     def _name(self, key: str) -> str:
