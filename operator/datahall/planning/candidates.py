@@ -16,21 +16,6 @@ from datahall.planning.state import BoolArray, IntArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spare:
-    """Workers that an elastic gang can give up and go on.
-
-    Attributes:
-        columns: The node of each spare worker, [worker]; a node may come again.
-        amounts: What each frees there, [resource, worker]; a part of what the gang holds there.
-        cost_gpu_seconds: What it costs the gang to go on smaller, however many workers leave.
-    """
-
-    columns: IntArray
-    amounts: IntArray
-    cost_gpu_seconds: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """A running gang.
 
@@ -45,7 +30,6 @@ class Candidate:
         evictions: How often it was preempted before.
         minimum_run_seconds: How long it may run before anyone ends it.
         leaving: Whether it is ending already, for whatever reason.
-        spare: Workers that it could give up instead of ending, if it is elastic.
     """
 
     key: str
@@ -58,7 +42,6 @@ class Candidate:
     evictions: int = 0
     minimum_run_seconds: float = 0.0
     leaving: bool = False
-    spare: Spare | None = None
 
     @property
     def cost_gpu_seconds(self) -> int:

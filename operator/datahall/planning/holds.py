@@ -102,3 +102,11 @@ class Holds:
         """A gang is gone for good."""
         self.made_way_for.pop(key, None)
         return self.drop(books, key)
+
+
+def by_node(books: Books, columns: IntArray, amounts: IntArray) -> dict[str, tuple[int, int, int]]:
+    """What is held on each node, by name."""
+    return {
+        books.hall.nodes.name(column): (int(taken[0]), int(taken[1]), int(taken[2]))
+        for column, taken in zip(columns.tolist(), np.asarray(amounts).T.tolist(), strict=True)
+    }

@@ -123,6 +123,12 @@ def grown(now: int, then: int) -> str:
     return f"room for more has come: it saves, and goes on with {then} workers instead of {now}"
 
 
+def shrunk(preemptor: GangRequest, now: int, then: int) -> str:
+    """Why an elastic gang is ended to go on smaller."""
+    how = f"with {then} workers instead of {now}" if then < now else "elsewhere"
+    return f"makes room for {preemptor.name}: it saves, and goes on {how}"
+
+
 def _keeper(gang: GangRequest) -> str:
     return f"{gang.name} (needs {demand(Shape.of(gang))})"
 

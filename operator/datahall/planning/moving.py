@@ -8,13 +8,11 @@ gangs than a cap move within an hour.
 
 from __future__ import annotations
 
-import numpy as np
-
 from datahall.planning import messages
 from datahall.planning.books import Books
 from datahall.planning.fitting import eligible, slots
 from datahall.planning.holdings import Held
-from datahall.planning.holds import Hold, Holds
+from datahall.planning.holds import Hold, Holds, by_node
 from datahall.planning.judging import Judge
 from datahall.planning.placing import Placing, place
 from datahall.planning.preemption import Hopeless, Plan, Preemptor, plan
@@ -138,7 +136,7 @@ class Mover:
                 Hold(
                     held.gang,
                     held.placements[0].gpu_model,
-                    _by_node(books, places[key].columns, each[:, None] * places[key].workers),
+                    by_node(books, places[key].columns, each[:, None] * places[key].workers),
                     dict(held.charges),
                     frozenset(answer.victims),
                     None,
@@ -153,7 +151,7 @@ class Mover:
         mine = Hold(
             gang,
             model,
-            _by_node(books, answer.columns, answer.amounts),
+            by_node(books, answer.columns, answer.amounts),
             {
                 r: unit * shape.least
                 for r, unit in self._judge.quota.units(kind, model).items()
@@ -164,11 +162,3 @@ class Mover:
             messages.moving_for(need, names, len(answer.columns)),
         )
         return [mine, *others], evicts
-
-
-def _by_node(books: Books, columns: IntArray, amounts: IntArray) -> dict[str, tuple[int, int, int]]:
-    """What is held on each node, by name."""
-    return {
-        books.hall.nodes.name(column): (int(taken[0]), int(taken[1]), int(taken[2]))
-        for column, taken in zip(columns.tolist(), np.asarray(amounts).T.tolist(), strict=True)
-    }

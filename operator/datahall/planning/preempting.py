@@ -19,7 +19,7 @@ from datahall.planning import messages, preemption
 from datahall.planning.books import Books
 from datahall.planning.candidates import Candidates
 from datahall.planning.fitting import limited_by_power
-from datahall.planning.holds import Hold, Holds
+from datahall.planning.holds import Hold, Holds, by_node
 from datahall.planning.judging import Judge
 from datahall.planning.moving import Mover
 from datahall.planning.preemption import Hopeless, Plan, Pools, Preemptor, no_pools, plan
@@ -27,8 +27,9 @@ from datahall.planning.queues.reclaim import reclaimable
 from datahall.planning.queues.spec import JOULES_PER_DAY
 from datahall.planning.queues.verdicts import Fits
 from datahall.planning.shape import Shape
+from datahall.planning.shrinking import returns_of
 from datahall.planning.state import BoolArray
-from datahall.planning.types import Evict, GangRequest, Level, WaitReason
+from datahall.planning.types import Evict, EvictCause, GangRequest, Level, WaitReason
 from datahall.planning.verdicts import WAITS_FOR_ROOM, Refusal
 from datahall.planning.waiting import KindKey
 
@@ -256,11 +257,7 @@ class RoomMaker:
     def _hold(
         self, gang: GangRequest, shape: Shape, model: str, amounts: dict[str, int], answer: Plan
     ) -> tuple[list[Hold], list[Evict]]:
-        books, nodes = self._books, self._books.hall.nodes
-        places = {
-            nodes.name(column): (int(taken[0]), int(taken[1]), int(taken[2]))
-            for column, taken in zip(answer.columns.tolist(), answer.amounts.T.tolist(), strict=True)
-        }
+        books = self._books
         domain = None
         if answer.domain is not None and shape.level is not None:
             domain = books.hall.topology.domain(shape.level, answer.domain)
@@ -270,23 +267,28 @@ class RoomMaker:
         hold = Hold(
             gang,
             model,
-            places,
+            by_node(books, answer.columns, answer.amounts),
             {r: a for r, a in amounts.items() if r not in spent},
             frozenset((*answer.victims, *answer.waits_for)),
             domain,
-            messages.making_room(need, names, [self._name(key) for key in answer.waits_for], len(places)),
+            messages.making_room(
+                need, names, [self._name(key) for key in answer.waits_for], len(answer.columns)
+            ),
         )
+        victims = [held for key in answer.victims if (held := books.holdings.get(key)) is not None]
+        returns = returns_of(books, self._judge, victims, answer, hold)
         evicts = []
-        for key in answer.victims:
-            held = books.holdings.get(key)
-            assert held is not None, "victims are held"
+        for held in victims:
+            key = held.gang.key
             books.holdings.leave(held)
             before = self._holds.made_way_for.get(key, frozenset())
             self._holds.made_way_for[key] = before | {gang.key}
-            evicts.append(
-                Evict(key, gang.key, messages.made_way(gang, need, same_queue=held.gang.queue == gang.queue))
-            )
-        return [hold], evicts
+            if key in returns:
+                evicts.append(Evict(key, gang.key, returns[key].message, EvictCause.RESIZED))
+            else:
+                same_queue = held.gang.queue == gang.queue
+                evicts.append(Evict(key, gang.key, messages.made_way(gang, need, same_queue=same_queue)))
+        return [hold, *returns.values()], evicts
 
     def _name(self, key: str) -> str:
         held = self._books.holdings.get(key)

@@ -6,15 +6,14 @@ leaving already is never asked for more, because its room comes anyway. It says 
 preemptor would not fit with every candidate gone, nothing is searched.
 
 A gang ends whole and is paid once, however many nodes it frees. The cost is GPU-seconds: work since the last
-checkpoint and the restart, counted once more for each earlier eviction. How victims are found is in `victims`; gangs
-that may give up a part instead are in `shrink`; which nodes belong together, whom a queue may take from and what the
-quota lacks are the caller's.
+checkpoint and the restart, counted once more for each earlier eviction. How victims are found is in `victims`; which
+nodes belong together, whom a queue may take from and what the quota lacks are the caller's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -91,19 +90,6 @@ def no_pools(gangs: int) -> Pools:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shrunk:
-    """A gang that goes on with fewer workers.
-
-    Attributes:
-        key: The gang.
-        workers: Which of its spare workers leave, by their place in `Spare`.
-    """
-
-    key: str
-    workers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
     """Whom to end, and what to keep for the preemptor until they are gone.
 
@@ -115,10 +101,9 @@ class Plan:
         workers: How many workers of the preemptor go there, [place].
         amounts: What to keep there from all others, [resource, place]: subtract it from what is free, and leave it
             subtracted until the preemptor is placed.
-        freed: What victims and shrunk gangs free in all, [resource].
+        freed: What victims free in all, [resource].
         cost_gpu_seconds: What they lose.
         exact: Whether every choice of victims was compared, so that none is cheaper.
-        shrunk: Gangs that give up some workers instead of ending.
     """
 
     victims: tuple[str, ...]
@@ -130,7 +115,6 @@ class Plan:
     freed: IntArray
     cost_gpu_seconds: int
     exact: bool
-    shrunk: tuple[Shrunk, ...] = field(default=())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,9 +214,43 @@ def plan(
     feasible = np.flatnonzero(fitting_at_most >= preemptor.workers)
     budget = Budget(budget_entries)
     found, domain = best_choice(board, estimate(board, feasible), budget)
-    return make_plan(
-        base, preemptor, candidates, Choice(tuple(gangs[list(found.gangs)].tolist()), found.exact), domain
-    )
+    chosen = tuple(gangs[list(found.gangs)].tolist())
+    if len(feasible) > 1 and not found.exact:
+        chosen, domain = _spare(base, preemptor, candidates, chosen, domain, short=short, gives=pools.gives)
+    return make_plan(base, preemptor, candidates, Choice(chosen, found.exact), domain)
+
+
+def _spare(
+    base: IntArray,
+    preemptor: Preemptor,
+    candidates: Candidates,
+    chosen: tuple[int, ...],
+    domain: int,
+    *,
+    short: IntArray,
+    gives: IntArray,
+) -> tuple[tuple[int, ...], int]:
+    """Let go whom another domain does without: a search that was cut short has not looked at all of them.
+
+    Args:
+        base: What is free once everything that is leaving is gone, [resource, column].
+        preemptor: The gang that waits.
+        candidates: The gangs that run.
+        chosen: The gangs that end, which is enough in the domain.
+        domain: Where the workers go.
+        short: What is missing of each pool, [pool].
+        gives: What each gang gives back to each pool, [gang, pool].
+    """
+    kept = list(chosen)
+    for gang in sorted(chosen, key=lambda gang: (-int(candidates.cost_gpu_seconds[gang]), gang)):
+        others = [other for other in kept if other != gang]
+        gone = np.zeros(len(candidates), dtype=np.bool_)
+        gone[others] = True
+        slots = preemptor.slots(base + candidates.freed_by(gone, base.shape[1]))
+        fitting = np.bincount(preemptor.domains(), weights=slots)
+        if fitting.max() >= preemptor.workers and not (short > gives[others].sum(axis=0)).any():
+            kept, domain = others, int(fitting.argmax())
+    return tuple(kept), domain
 
 
 def hopeless_text(no: Hopeless, *, domain: str = "domain") -> str:
@@ -264,10 +282,6 @@ def plan_text(found: Plan) -> str:
     if found.victims:
         cost = f"at a cost of {found.cost_gpu_seconds} GPU-seconds"
         parts.append(f"ends {counted(len(found.victims), 'job')} ({_few(found.victims)}) {cost}")
-    if found.shrunk:
-        names = _few(tuple(gang.key for gang in found.shrunk))
-        workers = counted(sum(len(gang.workers) for gang in found.shrunk), "worker")
-        parts.append(f"takes {workers} from {counted(len(found.shrunk), 'job')} ({names})")
     if found.waits_for:
         parts.append(
             f"waits for {counted(len(found.waits_for), 'job')} already ending ({_few(found.waits_for)})"
@@ -286,10 +300,6 @@ def make_plan(
     candidates: Candidates,
     choice: Choice,
     domain: int,
-    *,
-    shrunk: Sequence[Shrunk] = (),
-    given_up: IntArray | None = None,
-    shrink_cost_gpu_seconds: int = 0,
 ) -> Plan:
     """The plan of a choice of gangs: what to hold, and what is freed.
 
@@ -299,15 +309,10 @@ def make_plan(
         candidates: The gangs that run.
         choice: The gangs that end.
         domain: Where the workers go; 0 without domains.
-        shrunk: Gangs that go on smaller.
-        given_up: What these give up, [resource, column].
-        shrink_cost_gpu_seconds: What that costs.
     """
     victims = np.zeros(len(candidates), dtype=np.bool_)
     victims[list(choice.gangs)] = True
     freed = candidates.freed_by(victims, base.shape[1])
-    if given_up is not None:
-        freed += given_up
     columns, workers = _places(base, base + freed, preemptor, domain)
     waits = candidates.leaving[candidates.gang] & np.isin(candidates.column, columns)
     chosen = sorted(choice.gangs, key=lambda gang: int(candidates.rank[gang]))
@@ -319,9 +324,8 @@ def make_plan(
         workers=workers,
         amounts=preemptor.amounts[:, None] * workers[None, :],
         freed=freed.sum(axis=1),
-        cost_gpu_seconds=int(candidates.cost_gpu_seconds[victims].sum()) + shrink_cost_gpu_seconds,
+        cost_gpu_seconds=int(candidates.cost_gpu_seconds[victims].sum()),
         exact=choice.exact,
-        shrunk=tuple(shrunk),
     )
 
 

@@ -69,7 +69,9 @@ class Facts:
         fits = [gang.workers]
         if shares(gang):
             pieces = sum(
-                max(0, 1000 - used) // gang.gpu_milli for used in self.cards_on(node.name).values() if used > 0
+                max(0, 1000 - used) // gang.gpu_milli
+                for used in self.cards_on(node.name).values()
+                if used > 0
             )
             fits.append(max(0, free[0]) * (1000 // gang.gpu_milli) + pieces)
         elif gang.gpus:

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 from hypothesis import strategies as st
 
-from datahall.planning.candidates import Candidate, Candidates, Spare
+from datahall.planning.candidates import Candidate, Candidates
 from datahall.planning.preemption import Pools, Preemptor, plan
 
 
@@ -20,10 +20,8 @@ def gang(
     evictions=0,
     minimum_run=0.0,
     leaving=False,
-    spare=None,
-    spare_cost=0,
 ):
-    """A gang from {column: (GPUs, CPU)}, or {column: GPUs}; `spare` is a list of (column, GPUs)."""
+    """A gang from {column: (GPUs, CPU)}, or {column: GPUs}."""
     held = {c: amount if isinstance(amount, tuple) else (amount, 0) for c, amount in places.items()}
     return Candidate(
         key=key,
@@ -36,13 +34,6 @@ def gang(
         evictions=evictions,
         minimum_run_seconds=minimum_run,
         leaving=leaving,
-        spare=None
-        if spare is None
-        else Spare(
-            np.array([c for c, _ in spare], dtype=np.int64),
-            np.array([(g, 0) for _, g in spare], dtype=np.int64).reshape(-1, 2).T,
-            float(spare_cost),
-        ),
     )
 
 
@@ -69,7 +60,7 @@ def planned(free, preemptor, gangs, allowed=None, **more):
 
 
 class Judge:
-    """Says whether the preemptor fits with some gangs gone or smaller, by plain counting."""
+    """Says whether the preemptor fits with some gangs gone, by plain counting."""
 
     def __init__(self, free, preemptor, gangs, pools=None):
         self.free = free.T.tolist()
@@ -78,8 +69,8 @@ class Judge:
         self.order = [g.key for g in gangs]
         self.pools = pools
 
-    def slots(self, gone=(), smaller=()):
-        """Workers that fit per domain; `smaller` holds (key, spare workers that leave)."""
+    def slots(self, gone=()):
+        """Workers that fit per domain."""
         free = [list(amounts) for amounts in self.free]
         gone = {*gone, *(key for key, g in self.gangs.items() if g.leaving)}
         for key in gone:
@@ -87,11 +78,6 @@ class Judge:
             for place, column in enumerate(g.columns.tolist()):
                 for r in (0, 1):
                     free[column][r] += int(g.amounts[r, place])
-        for key, workers in smaller:
-            spare = self.gangs[key].spare
-            for w in workers:
-                for r in (0, 1):
-                    free[int(spare.columns[w])][r] += int(spare.amounts[r, w])
         per_domain = {}
         p = self.preemptor
         for column, amounts in enumerate(free):
@@ -103,16 +89,14 @@ class Judge:
             per_domain[domain] = per_domain.get(domain, 0) + max(0, min([*fits, most, p.workers]))
         return per_domain
 
-    def starts(self, gone=(), smaller=(), worker_gives=None):
+    def starts(self, gone=()):
         if self.pools is not None:
             gone_all = {*gone, *(key for key, g in self.gangs.items() if g.leaving)}
             for pool, short in enumerate(self.pools.short.tolist()):
                 given = sum(int(self.pools.gives[self.order.index(key), pool]) for key in gone_all)
-                for key, workers in smaller:
-                    given += len(workers) * int(worker_gives[self.order.index(key), pool])
                 if given < short:
                     return False
-        return max(self.slots(gone, smaller).values(), default=0) >= self.preemptor.workers
+        return max(self.slots(gone).values(), default=0) >= self.preemptor.workers
 
     def key(self, gone):
         chosen = [self.gangs[key] for key in gone]

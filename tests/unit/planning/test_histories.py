@@ -271,9 +271,9 @@ class Histories(RuleBasedStateMachine):
         queue = facts.queues.get(victim.queue)
         assert queue is None or self.now - self.since[key] >= queue.minimum_run_seconds
         facts.leaving.add(key)
-        if cause is EvictCause.RESIZED:
+        if preemptor is None:
+            assert cause is EvictCause.RESIZED
             assert len(places) < victim.workers
-            assert preemptor is None
             return
         assert not facts.fits(preemptor), "nobody is ended for a gang that fits"
         if cause is EvictCause.MOVED:

@@ -171,6 +171,61 @@ class TestGrowing:
             assert isinstance(planner.waiting("sneaky"), Wait)
 
 
+class TestShrinking:
+    def elastic(self, **of_queue):
+        planner = hall(node("a"), node("b"), **of_queue)
+        found = decide(planner, gang("elastic", 4, 4, min_workers=1), at=0.0)
+        assert len(found["elastic"]) == 4
+        started(planner, "elastic", at=0.0)
+        return planner
+
+    def test_an_elastic_gang_makes_way_with_what_is_needed_and_goes_on_with_the_rest(self):
+        planner = self.elastic()
+        time = Time(planner)
+        time.now = 1000.0
+        planner.submit(gang("urgent", gpus=8, priority=5))
+        evict = moves(time.cycle())["elastic"]
+        assert evict.cause is EvictCause.RESIZED
+        assert evict.message == (
+            "makes room for team-a/urgent: it saves, and goes on with 2 workers instead of 4"
+        )
+        planner.submit(gang("sneaky", gpus=8, created=1.0))
+        for _ in range(10):
+            time.step()
+        assert len(planner.held("urgent")) == 1
+        assert len(planner.held("elastic")) == 2
+        assert isinstance(planner.waiting("sneaky"), Wait)
+
+    def test_it_grows_back_when_the_other_has_ended(self):
+        planner = self.elastic()
+        time = Time(planner, run={"urgent": 100.0})
+        time.now = 1000.0
+        planner.submit(gang("urgent", gpus=8, priority=5))
+        time.cycle()
+        for _ in range(300):
+            time.step()
+        assert len(planner.held("elastic")) == 4
+        assert time.evicted == ["elastic", "elastic"]
+
+    def test_where_not_even_its_fewest_fit_it_waits_like_anyone(self):
+        planner = self.elastic()
+        planner.submit(gang("urgent", 2, 8, priority=5))
+        assert moves(planner.cycle(1000.0))["elastic"].cause is EvictCause.MADE_WAY
+
+    def test_it_comes_back_within_quota(self):
+        """The queue has 16 GPUs in a hall of 24: beside the 8 of the other it comes back with two workers."""
+        planner = self.elastic(quota=16)
+        planner.upsert_node(node("c"))
+        time = Time(planner)
+        time.now = 1000.0
+        planner.submit(gang("urgent", gpus=8, priority=5))
+        assert moves(time.cycle())["elastic"].cause is EvictCause.RESIZED
+        for _ in range(10):
+            time.step()
+        assert len(planner.held("elastic")) == 2
+        assert planner.queue_usage("team-a") == {"H100": 16}
+
+
 def test_a_gang_that_fits_now_moves_nobody():
     planner = scattered(2, more=[node("empty", 4)])
     planner.submit(gang("whole", gpus=4))
