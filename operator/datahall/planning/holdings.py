@@ -108,6 +108,12 @@ class Holdings:
         self._arrays.told(held)
         self.version += 1
 
+    def date(self, now_seconds: float) -> None:
+        """Take gangs that were told before anyone told the time for started now: nobody ends them too early."""
+        for held in self._held.values():
+            held.since_seconds = now_seconds
+            self._arrays.told(held)
+
     def progress(self, key: str, progress: GangProgress) -> None:
         """Take in how a held gang does; unknown gangs are ignored."""
         held = self._held.get(key)

@@ -65,7 +65,7 @@ class Planner:
         self._apart: dict[str, Refusal] = {}
         self._told: dict[str, tuple[str, str]] = {}
         self._changed = False
-        self._now_seconds = 0.0
+        self._now_seconds: float | None = None
         self._look_at_seconds = 0.0
         self._refresh_at_seconds = 0.0
 
@@ -157,7 +157,7 @@ class Planner:
             self._holds.drop(self._books, gang.key)
         self._line.remove(gang.key)
         self._forget_told(gang.key)
-        self._books.holdings.take(gang, placements, self._now_seconds, leaving=leaving)
+        self._books.holdings.take(gang, placements, self._now_seconds or 0.0, leaving=leaving)
         self._changed = True
 
     def requeue(self, key: str) -> None:
@@ -187,6 +187,8 @@ class Planner:
             Starts and evictions in the order in which they were decided; then why others wait, for those that were not
             told yet or wait for another reason than they were told. `waiting` has the present numbers of all.
         """
+        if self._now_seconds is None:
+            self._books.holdings.date(now_seconds)
         self._now_seconds = now_seconds
         aged = self._books.account(now_seconds)
         due = now_seconds >= self._look_at_seconds
@@ -248,7 +250,7 @@ class Planner:
         last = self.waiting(key)
         if last is None:
             return f"{waiting.name} is in line in queue {waiting.queue} and not examined yet"
-        since = max(0, int(self._now_seconds - waiting.created_seconds))
+        since = max(0, int((self._now_seconds or 0.0) - waiting.created_seconds))
         return (
             f"{waiting.name} waits ({last.reason}), {last.position} in line of queue {waiting.queue}, "
             f"{since} s after it was created: {last.message}"
@@ -291,9 +293,10 @@ class Planner:
     def _news(self, outcome: Outcome) -> list[Decision]:
         """Who is told something: those never told, and those whose reason has changed; now and then new numbers."""
         self._refused, self._apart = outcome.refused, outcome.apart
-        refresh = self._now_seconds >= self._refresh_at_seconds
+        now = self._now_seconds or 0.0
+        refresh = now >= self._refresh_at_seconds
         if refresh:
-            self._refresh_at_seconds = self._now_seconds + REFRESH_SECONDS
+            self._refresh_at_seconds = now + REFRESH_SECONDS
         news: list[Decision] = []
         fresh = 0
         for queue in self._line.queues():
