@@ -6,8 +6,8 @@ and priority, in a way that cannot go in circles; shares and quota are the calle
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -79,6 +79,7 @@ class Candidates:
     gang: IntArray
     column: IntArray
     amounts: IntArray
+    _number_of: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, gangs: Sequence[Candidate], resources: int = 3) -> Candidates:
@@ -112,6 +113,13 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def numbers(self, keys: Iterable[str]) -> list[int]:
+        """The places of gangs in these arrays; those that are not among them are left out."""
+        wanted = list(keys)
+        if wanted and not self._number_of:
+            self._number_of.update(zip(self.keys, range(len(self.keys)), strict=True))
+        return [self._number_of[key] for key in wanted if key in self._number_of]
 
     def freed_by(self, gangs: BoolArray, columns: int) -> IntArray:
         """What a choice of gangs holds, [resource, column].
@@ -159,8 +167,8 @@ def reclaimable(
     """
     old_enough = now_seconds - candidates.started_seconds >= candidates.minimum_run_seconds
     allowed: BoolArray = ~candidates.leaving & old_enough
-    for i in np.flatnonzero(allowed & (candidates.priority >= priority)).tolist() if made_way_for else ():
-        allowed[i] = candidates.keys[i] not in made_way_for
+    for i in candidates.numbers(made_way_for):
+        allowed[i] &= candidates.priority[i] < priority
     return allowed
 
 

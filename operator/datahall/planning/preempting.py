@@ -28,7 +28,7 @@ from datahall.planning.queues.spec import JOULES_PER_DAY
 from datahall.planning.queues.verdicts import Fits
 from datahall.planning.shape import Shape
 from datahall.planning.shrinking import returns_of
-from datahall.planning.state import BoolArray
+from datahall.planning.state import BoolArray, IntArray
 from datahall.planning.types import Evict, EvictCause, GangRequest, Level, WaitReason
 from datahall.planning.verdicts import WAITS_FOR_ROOM, Refusal
 from datahall.planning.waiting import KindKey
@@ -53,6 +53,10 @@ _MAY_END_OTHERS = frozenset(
 )
 
 
+_Giving = tuple[frozenset[str], list[tuple[int, list[tuple[str, int]]]]]
+"""Gangs of a queue, by their place in `Holdings.candidates`, each with its charges by entry; all entries first."""
+
+
 class RoomMaker:
     """Finds whom to end, for the length of one cycle."""
 
@@ -64,6 +68,8 @@ class RoomMaker:
         self._plans_left = PLANS_PER_CYCLE
         self._candidates: Candidates | None = None
         self._candidates_version = -1
+        self._in_order: IntArray | None = None
+        self._giving_of: dict[str, _Giving] = {}
         self._mover = Mover(books, judge, holds, now_seconds)
 
     def make_room(
@@ -133,6 +139,7 @@ class RoomMaker:
         # Gangs that start in this cycle hold something from then on, and those who leave are nobody's victims any more.
         if self._candidates is None or self._candidates_version != books.holdings.version:
             self._candidates_version = books.holdings.version
+            self._in_order, self._giving_of = None, {}
             self._candidates = books.holdings.candidates(self._now, books.minimum_run_seconds)
         return self._candidates
 
@@ -163,8 +170,9 @@ class RoomMaker:
         return allowed
 
     def _avoid(self, gang: GangRequest) -> frozenset[str]:
-        """Gangs that it made way for itself."""
-        return ending.all_made_way_for(gang.key, self._holds.made_way_for)
+        """Gangs that it made way for itself, and that hold something."""
+        avoid = ending.all_made_way_for(gang.key, self._holds.made_way_for)
+        return frozenset(key for key in avoid if self._books.holdings.get(key) is not None)
 
     def _borrowers(self, queue: str, amounts: dict[str, int]) -> list[str]:
         """Queues that hold more than their nominal of something that is asked for, and are not this one."""
@@ -179,36 +187,45 @@ class RoomMaker:
     def _over(self, queue: str, resource: str) -> int:
         """How much a queue holds beyond its nominal, in the entry of a resource; 0 for one without quota at all."""
         tree = self._books.tree
-        spec = tree.spec(queue)
-        if spec is None or not tree.parent(queue):
-            return 0
-        account = tree.accounts(queue).get(tree.entry(queue, resource))
-        return 0 if account is None else account.own - account.nominal
+        return tree.beyond_nominal(queue, resource) if tree.parent(queue) else 0
 
     def _allow_what_was_borrowed(self, queue: str, right: BoolArray, allowed: BoolArray) -> None:
         """Allow the gangs of a queue that hold what it borrowed: lowest priority first, then the latest started."""
-        held = self._books.holdings.in_order()
-        tree = self._books.tree
-        mine = sorted(
-            np.flatnonzero(self._books.holdings.of_queue(queue) & right).tolist(),
-            key=lambda i: (held[i].gang.priority, -held[i].started_seconds, held[i].gang.key),
-        )
-        left: dict[str, int] = {}
-        for i in mine:
-            for resource, amount in held[i].charges.items():
-                entry = tree.entry(queue, resource)
-                if entry not in left:
-                    left[entry] = self._over(queue, resource)
+        entries, giving = self._giving(queue)
+        left = {entry: self._over(queue, entry) for entry in entries}
+        for i, charges in giving:
+            if not right[i]:
+                continue
+            for entry, amount in charges:
                 if left[entry] > 0:
                     allowed[i] = True
                 left[entry] -= amount
+            if all(amount <= 0 for amount in left.values()):
+                break
+
+    def _giving(self, queue: str) -> _Giving:
+        """The gangs of a queue in the order in which they give back, with what each is charged, by entry."""
+        self._all()
+        found = self._giving_of.get(queue)
+        if found is None:
+            tree, holdings = self._books.tree, self._books.holdings
+            if self._in_order is None:
+                self._in_order = holdings.first_to_give_back()
+            held, mine = holdings.in_order(), holdings.of_queue(queue)
+            giving = [
+                (i, [(tree.entry(queue, resource), amount) for resource, amount in held[i].charges.items()])
+                for i in self._in_order[mine[self._in_order]].tolist()
+            ]
+            entries = frozenset(entry for _, charges in giving for entry, _ in charges)
+            found = self._giving_of[queue] = entries, giving
+        return found
 
     def _pools(
         self, queue: str, amounts: dict[str, int], giving: BoolArray
     ) -> tuple[Pools, list[str]] | None:
         """What quota lacks, and what each gang gives back of it; None if no end of a gang gives any."""
-        tree, held = self._books.tree, self._books.holdings.in_order()
-        short, gives, resources = [], [], []
+        tree, holdings = self._books.tree, self._books.holdings
+        short, resources = [], []
         for resource, asked in amounts.items():
             room = tree.room(queue, resource)
             if room is None or room >= asked:
@@ -217,15 +234,9 @@ class RoomMaker:
                 return None
             short.append(asked - room)
             resources.append(resource)
-            family = resource.partition(":")[0]
-            gives.append(
-                [
-                    sum(a for r, a in h.charges.items() if r.partition(":")[0] == family) if ok else 0
-                    for h, ok in zip(held, giving.tolist(), strict=True)
-                ]
-            )
+        gives = np.array([np.where(giving, holdings.charged(resource), 0) for resource in resources])
         return (
-            Pools(np.array(short, dtype=np.int64), np.array(gives, dtype=np.int64).reshape(-1, len(held)).T),
+            Pools(np.array(short, dtype=np.int64), gives.astype(np.int64).reshape(-1, len(giving)).T),
             resources,
         )
 

@@ -128,6 +128,12 @@ class QueueTree:
         links = chain(node, resource)
         return room(links) if links else None
 
+    def beyond_nominal(self, queue: str, resource: str) -> int:
+        """How much a queue itself holds beyond its nominal quota, in the entry of a resource; negative for less."""
+        node = self._nodes.get(queue)
+        line = None if node is None or node.spec is None else node.lines.get(node.route(resource))
+        return 0 if line is None else line.own - line.nominal
+
     def entry(self, queue: str, resource: str) -> str:
         """The entry of a queue under which a resource is accounted."""
         node = self._nodes.get(queue)
