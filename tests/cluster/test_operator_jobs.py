@@ -149,8 +149,7 @@ async def test_a_job_over_quota_waits_with_numbers_and_starts_by_itself(
         await cluster.job("second")
         queued = await cluster.condition("Queued", "True", "second", reason="QuotaExceeded")
         assert "needs 2 x 1 GPU" in queued["message"]
-        assert "0 of 2" in queued["message"]
-        assert "2 in use by 1 job" in queued["message"]
+        assert "2 of 2 in use" in queued["message"]
         assert await cluster.pods("second") == {}
         await cluster.end("first-g1-0", 0, SUCCEEDED)
         await cluster.end("first-g1-1", 0)
