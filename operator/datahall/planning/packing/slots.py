@@ -25,8 +25,6 @@ Counts = npt.NDArray[np.int16]
 
 _MOST_SLOTS = 4096
 _ROOT = np.sqrt(np.arange(_MOST_SLOTS + 1, dtype=np.float32))
-_COVER = 0.99
-"""Slots are counted for the classes that make up this part of the arrivals: the rarest cost time and change nothing."""
 _REFRESH_ARRIVALS = 50
 _DEMAND = 1.05
 """GPUs that pods to come are taken to ask for, as a multiple of what is idle. More makes every kind of node dear, and
@@ -126,7 +124,7 @@ class SlotValue(Rule):
             priced: Whether pieces of GPU have prices; without, slots alone decide and no program is solved.
             watts: Draws of nodes, where they are to count: the emptier the hall, the more they do.
         """
-        told = mix.without_memory().covering(_COVER)
+        told = mix.without_memory()
         using = [i for i, pod in enumerate(told.classes) if pod.gpus]
         self.version = 0
         self._slots = Slots([told.classes[i] for i in using], kinds)

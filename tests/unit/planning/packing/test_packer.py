@@ -139,8 +139,8 @@ def test_slots_and_fragmentation_of_a_state_are_those_of_a_node(arriving: list[P
 def test_slot_value_takes_the_way_that_loses_least_value(
     arriving: list[PodClass], data: st.DataObject
 ) -> None:
-    mix = Mix.of(arriving)
-    packer = Packer(NodeStates(KINDS, NODES), SlotValue(mix, KINDS, priced=False))
+    mix = Mix.of(arriving).without_memory()  # as the rule sees it
+    packer = Packer(NodeStates(KINDS, NODES), SlotValue(Mix.of(arriving), KINDS, priced=False))
     books = Books([KINDS[k] for k in NODES])
     # All of them come before weights are set anew, so the weights of the empty hall hold throughout.
     left = [sum(node.slots(pod) for node in books.nodes) for pod in mix.classes]
