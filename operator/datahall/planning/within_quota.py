@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from datahall.planning import messages
 from datahall.planning.books import Books
 from datahall.planning.fitting import has_model
@@ -17,6 +19,9 @@ from datahall.planning.waiting import KindKey
 
 _HOUR_SECONDS = 3600
 """A gang is started only if its queue's budget of joules lasts it for an hour."""
+
+
+_FOR_NOW = frozenset({WaitReason.QUOTA_EXCEEDED, WaitReason.BORROWED_AWAY})
 
 
 class WithinQuota:
@@ -68,15 +73,24 @@ class WithinQuota:
             keeper = None if holding or not self._closed else self._closed_to(kind, units, workers)
             if keeper is None:
                 return workers
-            return Refusal(
-                WaitReason.BEHIND_OTHERS,
-                lambda: messages.pool_kept(shape, kind.queue, keeper),
-                model=model,
-            )
+            return self._behind_pool(kind, model, keeper)
         verdict = tree.verdict(kind.queue, {r: unit * shape.least for r, unit in units.items()})
         if isinstance(verdict, Fits):
-            return self._behind_quota(kind, model, units)
-        return self._quota_refusal(kind, model, verdict)
+            return self._behind_quota(kind, model, self._keeper(kind, units))
+        refusal = self._quota_refusal(kind, model, verdict)
+        if holding or refusal.reason not in _FOR_NOW:
+            return refusal
+        # Who is first is told the numbers. For those behind they change with every gang that comes and goes, and say
+        # nothing of when it is their turn.
+        first = self._first_keeper.get((kind.queue, tree.entry(kind.queue, verdict.resource)))
+        if first is not None:
+            behind = self._behind_quota(kind, model, first)
+        else:
+            first = self._closed.get((verdict.where, verdict.resource))
+            if first is None or first.queue == kind.queue:
+                return refusal
+            behind = self._behind_pool(kind, model, first)
+        return replace(behind, short_of=verdict, beside=(refusal,))
 
     def borrows(self, kind: KindKey, model: str, workers: int) -> bool:
         """Whether so many workers are more than what the queue has of its own."""
@@ -109,13 +123,23 @@ class WithinQuota:
 
         return Refusal(reason, tell, short_of=refused, model=model)
 
-    def _behind_quota(self, kind: KindKey, model: str, units: dict[str, int]) -> Refusal:
+    def _keeper(self, kind: KindKey, units: dict[str, int]) -> GangRequest:
+        """The first gang for which quota is kept that a kind would use."""
         tree = self._books.tree
         keepers = [self._first_keeper.get((kind.queue, tree.entry(kind.queue, r))) for r in units]
-        keeper = next(gang for gang in keepers if gang is not None)
+        return next(gang for gang in keepers if gang is not None)
+
+    def _behind_quota(self, kind: KindKey, model: str, keeper: GangRequest) -> Refusal:
         return Refusal(
             WaitReason.BEHIND_OTHERS,
             lambda: messages.quota_kept(kind.shape, kind.queue, keeper),
+            model=model,
+        )
+
+    def _behind_pool(self, kind: KindKey, model: str, keeper: GangRequest) -> Refusal:
+        return Refusal(
+            WaitReason.BEHIND_OTHERS,
+            lambda: messages.pool_kept(kind.shape, kind.queue, keeper),
             model=model,
         )
 

@@ -216,6 +216,36 @@ class TestNews:
         assert told == waiting.waiting("j")
         assert decide(waiting, at=40.0) == {}
 
+    def test_numbers_that_move_are_no_news_for_those_who_stand_behind_another(self):
+        planner = hall(node("a"), node("b"), quota=8)
+        running = gang("r1", gpus=4), gang("r2", gpus=3)
+        waiting = gang("big", gpus=6, created=1), gang("small", gpus=2, created=2)
+        found = decide(planner, *running, *waiting, at=0.0)
+        assert reasons(found)["big"] == WaitReason.QUOTA_EXCEEDED
+        assert [blocker.reason for blocker in found["small"].blockers] == [
+            WaitReason.BEHIND_OTHERS,
+            WaitReason.QUOTA_EXCEEDED,
+        ]
+        # Enough for the small one now, and not for the one ahead of it.
+        planner.withdraw("r2")
+        assert decide(planner, at=1.0) == {}
+        assert [blocker.reason for blocker in planner.waiting("small").blockers] == [WaitReason.BEHIND_OTHERS]
+
+    def test_nor_for_those_who_would_borrow_from_a_pool_that_is_kept(self):
+        planner = hall(
+            *(node(f"n{i}") for i in range(3)),
+            quota=0,
+            parent="pool",
+            queues=[queue("pool", 24), queue("team-b", 0, parent="pool")],
+        )
+        running = [gang(f"r{i}", gpus=8, queue="team-b", preemptible=False, created=i) for i in range(3)]
+        decide(planner, *running, at=0.0)
+        waiting = gang("big", 3, 8), gang("small", gpus=8, queue="team-b", created=9)
+        found = decide(planner, *waiting, at=1.0)
+        assert reasons(found) == {"big": WaitReason.QUOTA_EXCEEDED, "small": WaitReason.BEHIND_OTHERS}
+        planner.withdraw("r0")
+        assert decide(planner, at=2.0) == {}
+
     def test_a_newcomer_is_told_though_its_like_were_told_before(self, waiting):
         found = decide(waiting, gang("k", gpus=8, created=2), at=1.0)
         assert reasons(found) == {"k": WaitReason.QUOTA_EXCEEDED}
