@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from datahall.control import labels
 from datahall.control.child_views import ChildView, DeploymentView
 from datahall.control.replicas import Replicas, is_replica
@@ -16,8 +18,11 @@ from datahall.control.workqueue import Key, WorkQueue
 JOB, SERVICE, QUEUE, PLANNER = "TrainingJob", "InferenceService", "Queue", "Planner"
 PLAN = Key(PLANNER, "", "")
 
-QUEUE_STATUS_EVERY_SECONDS = 1.0
-"""A Queue's numbers change with every job; its status follows at most this often."""
+QUEUE_STATUS_AFTER_SECONDS = 1.0
+"""How soon a Queue's status follows a change of its numbers."""
+
+QUEUE_STATUS_EVERY_SECONDS = 10.0
+"""A Queue's numbers change with every job; where they never rest, its status follows this often."""
 
 
 class Dispatch:
@@ -37,6 +42,7 @@ class Dispatch:
         self._scheduling = scheduling
         self._replicas = replicas
         self._reports = reports
+        self._queue_told: dict[str, float] = {}
         self._followers: dict[tuple[str, str], set[str]] = {}
         tables.nodes.listen(self._node)
         tables.queues.listen(self._quota)
@@ -61,7 +67,13 @@ class Dispatch:
 
     def queue_changed(self, name: str) -> None:
         """What a Queue's status counts may have changed."""
-        self._queue.add_after(Key(QUEUE, "", name), QUEUE_STATUS_EVERY_SECONDS)
+        rested = time.monotonic() - self._queue_told.get(name, -QUEUE_STATUS_EVERY_SECONDS)
+        delay = max(QUEUE_STATUS_AFTER_SECONDS, QUEUE_STATUS_EVERY_SECONDS - rested)
+        self._queue.add_after(Key(QUEUE, "", name), delay)
+
+    def queue_told(self, name: str) -> None:
+        """A Queue's status has just been written."""
+        self._queue_told[name] = time.monotonic()
 
     def _job(self, change: Change[JobView]) -> None:
         view = change.new or change.old

@@ -298,6 +298,7 @@ class Reconcilers:
         await self._executor.write_status(
             QUEUES, before=before, after=status, at_version=view.version, meta={"name": view.name}
         )
+        self._dispatch.queue_told(view.name)
         return True
 
     async def _plan(self, _: Key, __: Lane) -> bool:

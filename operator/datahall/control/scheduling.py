@@ -22,6 +22,7 @@ from datahall.api.trainingjob import Placement as PlacementStatus
 from datahall.api.trainingjob import TrainingJob
 from datahall.control import gangs, labels, metrics
 from datahall.control.training.plan import Blocker, Eviction, Waiting, terminal, wants_admission
+from datahall.control.training.waiting import IN_LINE
 from datahall.control.views import NodeView, PodView, QueueView
 from datahall.planning import (
     Admit,
@@ -249,7 +250,10 @@ class Scheduling:
         self._waiting[key] = decision
         if before == decision:
             return None
-        return before is None or REASONS[before.reason] is not REASONS[decision.reason]
+        if before is None:
+            return True
+        reasons = {REASONS[before.reason], REASONS[decision.reason]}
+        return len(reasons) > 1 and not reasons <= IN_LINE
 
     def _eviction(self, decision: Evict) -> Eviction:
         reason = _CAUSES[decision.cause]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from datahall.control.dispatch import QUEUE_STATUS_EVERY_SECONDS
+from datahall.control.dispatch import QUEUE_STATUS_AFTER_SECONDS, QUEUE_STATUS_EVERY_SECONDS
 from tests.unit.control.hall import Hall
 
 pytestmark = pytest.mark.looptime
@@ -35,8 +35,16 @@ async def test_a_job_and_later_its_queue():
     hall = fresh()
     hall.job()
     assert hall.queue._due
-    assert hall.delayed_keys() == {("Queue", "team-a"): QUEUE_STATUS_EVERY_SECONDS}
+    assert hall.delayed_keys() == {("Queue", "team-a"): QUEUE_STATUS_AFTER_SECONDS}
     assert hall.queue_keys() == {("TrainingJob", "digits")}
+
+
+async def test_where_numbers_never_rest_the_status_of_a_queue_follows_less_often():
+    hall = fresh()
+    hall.dispatch.queue_told("team-a")
+    hall.job()
+    (delay,) = hall.delayed_keys().values()
+    assert 5 * QUEUE_STATUS_AFTER_SECONDS < delay <= QUEUE_STATUS_EVERY_SECONDS
 
 
 async def test_the_services_that_follow_a_job_hear_of_it():

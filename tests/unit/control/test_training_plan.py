@@ -142,14 +142,38 @@ def test_who_waits_no_more_has_no_reason_to(end):
     assert world.status.waiting is None
 
 
-def test_another_reason_to_wait_is_told_at_once():
+@pytest.mark.parametrize("reason", [Reason.MAKING_ROOM, Reason.QUEUE_NOT_FOUND, Reason.NO_SUCH_NODES])
+def test_another_reason_to_wait_is_told_at_once(reason):
     world = World(room=False)
-    world.waiting = QUOTA
+    world.waiting = Waiting(Reason.QUOTA_EXCEEDED, "2 of 2 in use", position=9)
     world.settle()
     world.wait(3)
-    world.waiting = Waiting(Reason.NO_ROOM, "the best node has 1 free")
+    world.waiting = Waiting(reason, "something else", position=9)
     world.settle()
+    assert world.condition("Queued").reason == reason
+    assert len(world.news) == 1
+
+
+def test_reasons_of_those_in_line_change_into_each_other_like_numbers():
+    world = World(room=False)
+    world.waiting = Waiting(Reason.QUOTA_EXCEEDED, "2 of 2 in use", position=1)
+    world.settle()
+    world.wait(3)
+    world.waiting = Waiting(Reason.NO_ROOM, "the best node has 1 free", position=1)
+    plan = world.look()
+    assert plan.status is None
+    world.wait(plan.look_again_seconds)
+    world.look()
     assert world.condition("Queued").reason == "NoRoom"
+    assert len(world.news) == 1
+
+
+@pytest.mark.parametrize(("position", "events"), [(None, 1), (3, 1), (4, 0)])
+def test_an_event_tells_of_a_wait_at_the_head_of_the_line_only(position, events):
+    world = World(room=False)
+    world.waiting = Waiting(Reason.QUOTA_EXCEEDED, "2 of 2 in use", position=position)
+    world.settle()
+    assert len(world.news) == events
 
 
 def test_a_missing_claim_is_named_and_nothing_is_made():

@@ -26,6 +26,23 @@ WAIT_MESSAGE_EVERY_SECONDS = 15.0
 WAIT_MESSAGE_LONGEST_SECONDS = 3600.0
 """The longest such time."""
 
+IN_LINE = frozenset(
+    {
+        Reason.QUOTA_EXCEEDED,
+        Reason.BORROWED_AWAY,
+        Reason.POWER_BUDGET,
+        Reason.ENERGY_BUDGET,
+        Reason.NO_ROOM,
+        Reason.TOPOLOGY_NO_ROOM,
+        Reason.WAITING_IN_LINE,
+        Reason.RESERVED_FOR_OTHER,
+    }
+)
+"""Reasons of those who just wait for their turn. They change into each other as others come and go: like numbers."""
+
+_EVENTS_UP_TO_POSITION = 3
+"""Those further behind are told of in status alone: an Event for each of ten thousand would tell nobody more."""
+
 _ON_TIME_SECONDS = 1.0
 _BLOCKERS = 8
 _BLOCKER_LENGTH = 1024
@@ -77,13 +94,16 @@ def _tell_waiting(look: Look, answer: Waiting) -> None:
     """Say why it waits: another reason at once, other numbers now and then."""
     reason, draft = answer.reason, look.draft
     before, after = draft.find(ConditionType.QUEUED), told(look, answer)
-    known = before is not None and before.status == "True" and before.reason == reason
+    known = before is not None and before.status == "True"
+    if before is not None and before.reason != reason:
+        known = known and answer.position is not None and {before.reason, reason} <= IN_LINE
     if known and draft.value.waiting not in (None, after):
         left = _until_due(look, answer)
         if left > 0:
             look.look_again(left)
             return
-    if not known:
+    near = answer.position is None or answer.position <= _EVENTS_UP_TO_POSITION
+    if not known and (near or reason not in IN_LINE):
         # What happens to others is told as what it is: to whom it happens hears of it as well.
         look.announce(Reason.PREEMPTING if reason is Reason.MAKING_ROOM else reason, answer.message)
     draft.true(ConditionType.QUEUED, reason, answer.message)
