@@ -49,7 +49,7 @@ def queue_report(
 
 def _entry(account: Account, per: int, held_for: int) -> QueueEntry:
     used = account.own - held_for
-    borrowed = max(0, used - account.nominal)
+    borrowed = 0 if account.room is None else max(0, used - account.nominal)
     short = 0 if account.room is None else max(0, -account.room)
     return QueueEntry(
         nominal=account.nominal // per,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from datahall.planning import Admit, Evict, Level, Wait, WaitReason
+from datahall.planning import Admit, Evict, Level, Limits, Wait, WaitReason
 from tests.unit.planning.planners import decide, gang, hall, node, queue, reasons, started
 
 
@@ -256,6 +256,34 @@ class TestReclaim:
         found = decide(planner, gang("own", gpus=8, queue="team-b", created=9))
         (victim,) = [key for key, each in found.items() if isinstance(each, Evict)]
         assert victim in ("r0", "r1")
+
+    @pytest.mark.parametrize("watts", [0, 700])
+    def test_watts_that_nothing_limits_are_borrowed_by_nobody(self, watts):
+        planner = hall(
+            node("n", watts=watts),
+            quota=8,
+            parent="pool",
+            queues=[queue("pool", 0), queue("team-b", 8, parent="pool")],
+        )
+        decide(planner, gang("a", gpus=8), at=0.0)
+        found = decide(planner, gang("b", gpus=8, queue="team-b", created=1))
+        assert reasons(found) == {"b": WaitReason.INSUFFICIENT_GPUS}
+        assert planner.queue_report("team-a", 100.0).watts.borrowed == 0
+
+    def test_watts_beyond_nominal_are_taken_back_like_gpus(self):
+        planner = hall(
+            *(node(f"n{i}", watts=700) for i in range(2)),
+            quota=16,
+            parent="pool",
+            watts=Limits(5600),
+            queues=[
+                queue("pool", 0, watts=Limits(0)),
+                queue("team-b", 16, parent="pool", watts=Limits(5600)),
+            ],
+        )
+        decide(planner, *(gang(f"a{i}", gpus=4, created=i) for i in range(3)), at=0.0)
+        found = decide(planner, gang("b", 2, 4, queue="team-b", created=9))
+        assert sorted(reasons(found).values()) == [WaitReason.MAKING_ROOM, "evicted for b"]
 
     def test_who_asks_for_more_than_its_nominal_takes_nothing_back(self):
         planner = borrowed()

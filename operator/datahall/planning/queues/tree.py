@@ -129,9 +129,14 @@ class QueueTree:
         return room(links) if links else None
 
     def beyond_nominal(self, queue: str, resource: str) -> int:
-        """How much a queue itself holds beyond its nominal quota, in the entry of a resource; negative for less."""
+        """How much a queue itself holds beyond its nominal quota, in the entry of a resource; negative for less.
+
+        0 for a resource that nothing limits: nobody has borrowed what is not granted.
+        """
         node = self._nodes.get(queue)
-        line = None if node is None or node.spec is None else node.lines.get(node.route(resource))
+        if node is None or node.spec is None or not chain(node, resource):
+            return 0
+        line = node.lines.get(node.route(resource))
         return 0 if line is None else line.own - line.nominal
 
     def entry(self, queue: str, resource: str) -> str:
