@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,9 +257,21 @@ async def test_an_operator_that_is_killed_finds_who_waits_and_who_has_a_place(
     assert len(await replicas(cluster)) == 3
 
 
-async def test_a_roll_out_with_all_quota_in_use_goes_on_and_no_replica_is_missed(cluster: Cluster) -> None:
-    await cluster.service(**BARE, resources={"gpus": 2}, replicas={"min": 2})
-    await all_ready(cluster)
+def answers(pod: dict[str, Any]) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+
+
+@pytest.mark.parametrize("wanted", [2, 3], ids=["all run", "one waits for quota already"])
+async def test_a_roll_out_with_all_quota_in_use_goes_on_and_no_replica_is_missed(
+    cluster: Cluster, wanted: int
+) -> None:
+    await cluster.service(**BARE, resources={"gpus": 2}, replicas={"min": wanted})
+    await placed(cluster, 2)
+    await run_replicas(cluster)
+    if wanted == 2:
+        await all_ready(cluster)
+    else:
+        await cluster.condition("Ready", "False", reason="QuotaExceeded", resource=INFERENCE_SERVICES)
     old = {pod["metadata"]["name"] for pod in await replicas(cluster)}
     await cluster.edit(INFERENCE_SERVICES, "digits", timeoutSeconds=20)
 
@@ -265,25 +279,22 @@ async def test_a_roll_out_with_all_quota_in_use_goes_on_and_no_replica_is_missed
         await cluster.reap()
         await run_replicas(cluster)
         pods = await replicas(cluster)
-        answer = [
-            pod
-            for pod in pods
-            if any(
-                c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", [])
-            )
-        ]
-        assert len(answer) >= 2, "as many answer as before"
+        assert sum(map(answers, pods)) >= 2, "as many answer as before"
         assert sum(not gated(pod) for pod in pods) <= 3, "and never more than one too many"
-        return len(answer) == 2 and not old & {pod["metadata"]["name"] for pod in pods}
+        new = not old & {pod["metadata"]["name"] for pod in pods}
+        return new and sum(map(answers, pods)) == 2 and len(pods) == wanted
 
-    await until(replaced, what="both replicas are new", seconds=30)
-    await all_ready(cluster)
+    await until(replaced, what="all replicas are new", seconds=30)
 
     async def told() -> bool:
         status = (await cluster.client.get(QUEUES, cluster.namespace)).get("status", {})
         return status.get("summary") == "Any 4/4"
 
     await until(told, what="the Queue pays for both")
+    if wanted == 2:
+        await all_ready(cluster)
+    else:
+        await cluster.condition("GPUAvailable", "False", reason="QuotaExceeded", resource=INFERENCE_SERVICES)
 
 
 async def test_a_replica_that_its_node_does_not_take_is_made_anew_on_another(cluster: Cluster) -> None:
@@ -351,3 +362,42 @@ async def test_a_queue_tells_what_is_held(cluster: Cluster) -> None:
         await until(told, what="the Queue's status has the numbers")
     except AssertionError as error:
         raise AssertionError(f"{error}; they are {found}") from None
+
+
+async def test_the_stock_scheduler_binds_replicas_where_they_were_placed(
+    hall: ApiServer, hall_namespace: str, tmp_path: Path
+) -> None:
+    """Nothing is played here: fake nodes whose pods run at once, and a quota that has nothing to spare."""
+    process = Operator(hall.kubeconfig, namespace=hall_namespace, folder=tmp_path)
+    process.start()
+    try:
+        async with Cluster.open(hall, hall_namespace, quota=24) as hall_cluster:
+            await process.leads(30)
+            await hall_cluster.service(**BARE, resources={"gpus": 8}, replicas={"min": 3})
+            for seconds in (10, 20):
+                await hall_cluster.edit(INFERENCE_SERVICES, "digits", timeoutSeconds=seconds)
+                await until(partial(_serves, hall_cluster, seconds), what="all replicas serve", seconds=60)
+                pods = await replicas(hall_cluster)
+                assert len({pod["spec"]["nodeName"] for pod in pods}) == 3
+                assert all(pod["spec"]["nodeName"] == pinned_to(pod) for pod in pods)
+            assert (await process.metrics())["datahall_replicas_refused_total"] == 0
+    finally:
+        process.kill()
+
+
+async def _serves(cluster: Cluster, seconds: int) -> bool:
+    body = await cluster.get(INFERENCE_SERVICES, "digits")
+    assert body is not None
+    status = body.get("status") or {}
+    new = [pod for pod in await replicas(cluster) if f'"timeoutSeconds":{seconds}.0' in config_of(pod)]
+    settled = status.get("observedGeneration") == body["metadata"]["generation"] and len(new) == 3
+    return (
+        settled
+        and len(await replicas(cluster)) == 3
+        and condition_of(status, "Reconciling")["reason"] == "UpToDate"
+    )
+
+
+def config_of(pod: dict[str, Any]) -> str:
+    env = pod["spec"]["containers"][0]["env"]
+    return str(next(entry["value"] for entry in env if entry["name"] == "DATAHALL_SERVER_CONFIG"))

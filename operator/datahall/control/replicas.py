@@ -190,6 +190,7 @@ class Replicas:
             places={uid: node for uid in uids if (node := self._admitted.get(uid)) is not None},
             waits=waits,
             refused=refused,
+            one_too_many=self._exchanged.get(owner, ""),
             look_again_seconds=min(again) + 1.0 if again else None,
         )
 

@@ -651,6 +651,13 @@ def test_a_roll_out_waits_for_no_replica_that_has_no_place_itself():
     world.settle()
     assert may_be_missing() == 1, "the two that answer go on answering, and the third is replaced first"
     world.pod("s-1", gpus=1, ready=True)
+    world.seen["answers"] = Answers(waits={"r-3": NO_QUOTA}, one_too_many="s-1")
+    world.controller(updated=1, ready=3, replicas=4)
+    world.settle()
+    assert may_be_missing() == 1, "three answer now, and the queue pays for two"
+    world.pods["r-1"]["metadata"]["deletionTimestamp"] = times.to_text(START)
+    world.settle()
+    assert may_be_missing() == 1, "it counts until it is gone: else r-2 would go, too"
     world.pod("s-2", gpus=1, ready=True)
     world.seen["answers"] = Answers()
     world.controller(updated=2, ready=4, replicas=4)

@@ -215,11 +215,19 @@ def _apply(look: _Look, model: PinnedModel) -> None:
 
 
 def _missing(seen: Seen) -> int:
-    """Replicas that no roll-out can wait for, because they have no place themselves."""
-    current = seen.deployment
-    if current is None or current.replicas <= current.updated or not seen.answers.waits:
+    """Replicas that no roll-out can wait for, because they have no place themselves.
+
+    One that leaves counts until it is gone: so long its successor has no place of its own, and nobody is missing.
+    """
+    current, answers = seen.deployment, seen.answers
+    gated = any(standing(pod) is Standing.WAITS and pod.uid not in answers.places for pod in seen.pods)
+    rolls_over = current is not None and current.replicas > current.updated
+    if not (rolls_over and gated and (answers.waits or answers.one_too_many)):
         return 0
-    return max(0, seen.service.spec.replicas.min - len(_placed(seen)))
+    lasting = [
+        pod for pod in seen.pods if standing(pod) is Standing.HOLDS and pod.uid != answers.one_too_many
+    ]
+    return max(0, seen.service.spec.replicas.min - len(lasting))
 
 
 def _replicas(look: _Look, waiting: _Verdict | None) -> _Verdict:

@@ -20,6 +20,7 @@ class Answers:
     Attributes:
         places: nodes that were found for gated pods; their gates are to be lifted.
         waits: why gated pods wait.
+        one_too_many: the replica that no queue pays for until the one that it replaces is gone, "" for none.
         refused: why the nodes of pods whose gate was lifted do not take them; others are to be made.
         look_again_seconds: when to look again even if nothing changes; None waits for a change.
     """
@@ -27,6 +28,7 @@ class Answers:
     places: Mapping[str, str] = field(default_factory=dict)
     waits: Mapping[str, Waiting] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    one_too_many: str = ""
     look_again_seconds: float | None = None
 
 
