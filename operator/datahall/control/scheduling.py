@@ -162,16 +162,19 @@ class Scheduling:
             job: the job with its status.
             pods: its pods.
             blocked: something that the planner does not know keeps it from starting (a missing claim, a refusal).
-            deleting: whether its deletion has begun: what it holds comes free without anyone asking.
+            deleting: whether its deletion has begun: no pod of it is made any more, and those that are there are the
+                garbage collector's to end.
         """
         uid = job.metadata.uid
         active = [pod for pod in pods if not pod.finished]
-        if job.status.placement and not terminal(job):
-            self._hold(job, gangs.places_of(job.status.placement), leaving=deleting)
+        if job.status.placement and not terminal(job) and not deleting:
+            self._hold(job, gangs.places_of(job.status.placement))
         elif active:
-            # It gave its place back, but its pods are still leaving: their room is not free before they are gone.
+            # It gave its place back, but its pods are still leaving: their room is not free before they are gone. Those
+            # of a job that is being deleted leave once the garbage collector has told them, and only then.
             places = tuple(Placement(pod.rank, pod.node, self._model(pod)) for pod in active)
-            self._hold(job, places, leaving=True)
+            leaving = not deleting or all(pod.deleted_at is not None for pod in active)
+            self._hold(job, places, leaving=leaving, preemptible=not deleting)
             self._evictions.pop(uid, None)
         elif wants_admission(job, pods) and not blocked:
             if uid not in self._admitted:
@@ -195,10 +198,17 @@ class Scheduling:
             self._of_queue[job.gang.queue].discard(uid)
             self._wake()
 
-    def _hold(self, job: TrainingJob, places: tuple[Placement, ...], *, leaving: bool = False) -> None:
+    def _hold(
+        self,
+        job: TrainingJob,
+        places: tuple[Placement, ...],
+        *,
+        leaving: bool = False,
+        preemptible: bool = True,
+    ) -> None:
         uid = job.metadata.uid
         before = self._jobs.get(uid)
-        gang = gangs.gang_of(job, run_seconds=None)
+        gang = replace(gangs.gang_of(job, run_seconds=None), preemptible=preemptible)
         if before is not None:
             # How long it runs is told by its progress from here on: the request itself stays as it was admitted.
             gang = replace(gang, run_seconds=before.gang.run_seconds)

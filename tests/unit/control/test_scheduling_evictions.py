@@ -160,6 +160,26 @@ async def test_a_victim_that_goes_otherwise_leaves_nothing_behind(how):
     assert hall.admitted(high)
 
 
+async def test_a_job_that_is_being_deleted_is_nobodys_victim_and_holds_what_its_pods_hold():
+    hall = Hall()
+    low = running(hall, "low")
+    gone = hall.change_job(low, **TERMINATING)
+    hall.reconcilers._settle(
+        TrainingJob.from_json(gone), hall.reconcilers._pods("team-a", "low"), blocked=True, deleting=True
+    )
+    high = hall.job("high", priority=1000)
+    hall.settle(high)
+    hall.cycle()
+    assert hall.scheduling.eviction(uid(low)) is None, "nobody would carry it out"
+    assert hall.reason(high) == "QuotaExceeded"
+    assert not hall.scheduling.planner.is_leaving(uid(low)), "a finalizer may keep it and its pods"
+    pod = hall.tables.pods.get("team-a", "low-g1-0")
+    hall.tables.pods.remove("team-a", "low-g1-0", pod.uid)
+    hall.reconcilers._settle(TrainingJob.from_json(gone), (), blocked=True, deleting=True)
+    hall.cycle()
+    assert hall.admitted(high), "a place that no pod will ever take is free"
+
+
 @pytest.mark.parametrize("how", ["deleted", "suspended"])
 async def test_a_preemptor_that_goes_lets_the_victim_come_back(how):
     hall = Hall()
