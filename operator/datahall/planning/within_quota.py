@@ -30,6 +30,7 @@ class WithinQuota:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._caps: dict[str, int] = {}
+        self._units: dict[tuple[str, str, int], dict[str, int]] = {}
         self._kept: dict[tuple[str, str], int] = {}
         self._first_keeper: dict[tuple[str, str], GangRequest] = {}
         self._closed: dict[tuple[str, str], GangRequest] = {}
@@ -39,12 +40,15 @@ class WithinQuota:
         shape = kind.shape
         if shape.gpus == 0:
             return {}
-        units = {gpu_resource(model): shape.worker_gpu_milli}
-        watts = self.worker_watts(shape, model)
-        if watts:
-            units[WATTS] = watts
-            if self._books.tree.room(kind.queue, JOULES_PER_DAY) is not None:
-                units[JOULES_PER_DAY] = watts * _HOUR_SECONDS
+        key = kind.queue, model, shape.worker_gpu_milli
+        units = self._units.get(key)
+        if units is None:
+            units = self._units[key] = {gpu_resource(model): shape.worker_gpu_milli}
+            watts = self.worker_watts(shape, model)
+            if watts:
+                units[WATTS] = watts
+                if self._books.tree.room(kind.queue, JOULES_PER_DAY) is not None:
+                    units[JOULES_PER_DAY] = watts * _HOUR_SECONDS
         return units
 
     def worker_watts(self, shape: Shape, model: str) -> int:
@@ -112,13 +116,12 @@ class WithinQuota:
             reason = WaitReason.QUOTA_EXCEEDED
         if not refused.ever or refused.reason is RefusalReason.NOT_GRANTED:
             reason = WaitReason.QUOTA_TOO_SMALL
-        need = messages.demand(shape)
         amounts = {refused.resource: refused.asked}
 
         def tell() -> str:
             gives_back = reclaimable(tree, kind.queue, amounts)
             return queue_messages.refused(
-                refused, spec=tree.spec(kind.queue), gives_back=gives_back, need=need
+                refused, spec=tree.spec(kind.queue), gives_back=gives_back, need=messages.demand(shape)
             )
 
         return Refusal(reason, tell, short_of=refused, model=model)

@@ -40,6 +40,9 @@ class QueueTree:
         self.version = 0
         """Grows with every change of a specification."""
         self._nodes: dict[str, QueueNode] = {}
+        # What was asked since the last change: many gangs of a queue ask the same.
+        self._rooms: dict[tuple[str, str], int | None] = {}
+        self._verdicts: dict[tuple[str, tuple[tuple[str, int], ...]], Verdict] = {}
 
     # ---- deltas
 
@@ -71,6 +74,7 @@ class QueueTree:
         Raises:
             ValueError: More is taken away than was charged. Nothing has changed then.
         """
+        self._forget_answers()
         node = self._node(queue)
         for resource, amount in amounts.items():
             if node.charged.get(resource, 0) + sign * amount < 0:
@@ -97,6 +101,13 @@ class QueueTree:
         Raises:
             ValueError: An amount is negative, or two members of a family are asked for at once.
         """
+        key = queue, tuple(amounts.items())
+        found = self._verdicts.get(key)
+        if found is None:
+            found = self._verdicts[key] = self._verdict(queue, amounts)
+        return found
+
+    def _verdict(self, queue: str, amounts: Amounts) -> Verdict:
         node = self._nodes.get(queue)
         _check(amounts)
         borrowed: dict[str, int] = {}
@@ -122,6 +133,12 @@ class QueueTree:
 
     def room(self, queue: str, resource: str) -> int | None:
         """The largest amount that a queue may take now; negative after limits were lowered; None for no limit."""
+        key = queue, resource
+        if key not in self._rooms:
+            self._rooms[key] = self._room(queue, resource)
+        return self._rooms[key]
+
+    def _room(self, queue: str, resource: str) -> int | None:
         node = self._nodes.get(queue)
         if node is None or node.spec is None or node.denies(resource):
             return 0
@@ -236,6 +253,10 @@ class QueueTree:
             borrowing_limit_there=there.borrowing_limit,
         )
 
+    def _forget_answers(self) -> None:
+        self._rooms.clear()
+        self._verdicts.clear()
+
     # ---- the shape of the tree
 
     def _node(self, name: str) -> QueueNode:
@@ -252,6 +273,7 @@ class QueueTree:
     def _replace(self, node: QueueNode, spec: QueueSpec | None) -> None:
         """Change a queue while its lines are out of its parent's sight, and put each queue concerned in its place."""
         self.version += 1
+        self._forget_answers()
         loose = _circle(node) if node.in_circle else [node]
         for each in loose:
             _take_off(each)
