@@ -29,7 +29,7 @@ def service(body: dict[str, Any] | None = None, /, **spec: Any) -> InferenceServ
 
 
 def container(of: InferenceService, model: PinnedModel = MODEL) -> dict[str, Any]:
-    made = objects.deployment(of, model, replicas=1, settings=SETTINGS)
+    made = objects.deployment(of, model, settings=SETTINGS)
     (only,) = made["spec"]["template"]["spec"]["containers"]
     return only
 
@@ -96,7 +96,7 @@ def test_the_drain_is_one_that_the_server_knows_and_the_grace_period_holds_it():
     given = service()
     limits = config.Limits.from_environment(environment(given))
     assert limits.drain_seconds == objects.DRAIN_SECONDS == 5
-    template = objects.deployment(given, MODEL, replicas=1, settings=SETTINGS)["spec"]["template"]["spec"]
+    template = objects.deployment(given, MODEL, settings=SETTINGS)["spec"]["template"]["spec"]
     assert template["terminationGracePeriodSeconds"] > limits.shutdown_seconds
 
 
