@@ -73,7 +73,9 @@ _LDFLAGS = " ".join(
         f"-X {_VERSION}.gitTreeState=clean",
     ]
 )
-_BUILD = ("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", _LDFLAGS)
+# Without -trimpath: with it, Go tells a package by the version that a module asks for and not by the one that `replace`
+# gives, and compiles what the modules share once for each of them after all.
+_BUILD = ("go", "build", "-buildvcs=false", "-ldflags", _LDFLAGS)
 
 
 def module_hash(folder: Path, *, flags: Iterable[str] = _BUILD) -> str:
