@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datahall.control.actions import Apply, Create, Delete
+from datahall.control.actions import Apply, Create, Delete, Patch
 from datahall.control.executor import Executor, NameTakenError, NotLeadingError, TokenBucket, difference
-from datahall.kube import AlreadyExistsError, ConflictError, NotFoundError
+from datahall.kube import AlreadyExistsError, ConflictError, ForbiddenError, InvalidError, NotFoundError
 from datahall.kube.resources import PODS, TRAINING_JOBS
 from tests.unit.control.world import merged
 
@@ -197,3 +197,31 @@ async def test_a_write_that_waited_for_its_turn_asks_again_who_leads():
     with pytest.raises(NotLeadingError):
         await waits
     assert len(client.calls) == 1
+
+
+CHANGED = {"metadata": {"name": "p", "namespace": "a", "uid": "pu", "resourceVersion": "8"}}
+
+
+@pytest.mark.parametrize(
+    ("answers", "seen", "left"),
+    [
+        ({"merge_patch": CHANGED}, [CHANGED], []),
+        ({"merge_patch": NotFoundError("gone")}, [], [("a", "p", "pu")]),
+        ({"merge_patch": ConflictError("changed"), "get": CHANGED}, [CHANGED], []),
+        ({"merge_patch": ConflictError("changed"), "get": NotFoundError("gone")}, [], [("a", "p", "pu")]),
+    ],
+    ids=["done", "gone", "changed by others", "changed and gone"],
+)
+async def test_a_patch_of_what_others_made_ends_with_its_present_state_known(answers, seen, left):
+    client = Client(**answers)
+    made, saw, gone = executor(client)
+    await made.run(Patch(PODS, "a", "p", "pu", {"metadata": {"resourceVersion": "7"}}))
+    assert (saw, gone) == (seen, left)
+    assert client.calls[0][1][1] == {"metadata": {"resourceVersion": "7"}}
+
+
+@pytest.mark.parametrize("error", [InvalidError("only additions"), ForbiddenError("no")])
+async def test_a_patch_that_is_refused_is_told(error):
+    made, _, _ = executor(Client(merge_patch=error))
+    with pytest.raises(type(error)):
+        await made.run(Patch(PODS, "a", "p", "pu", {}))
