@@ -43,7 +43,8 @@ class Outcome:
     """What one run came to.
 
     Attributes:
-        allocated: GPUs allocated by the arrived demand, both in per cent of all GPUs, [0..130].
+        allocated: GPUs allocated by the arrived demand, both in per cent of all GPUs, [0..130]; the mean over the
+            arrivals whose demand rounds to the per cent, as the authors of FGD read it.
         watts: Modelled watts of the hall by the arrived demand, [0..130].
         seconds: CPU time spent planning, all threads together.
         refused_though_fitting: Pods refused while some node could take them.
@@ -172,8 +173,9 @@ def run(trace: str, policy: str, seed: int) -> Outcome:
         assert isinstance(packer, Packer)
         mover = Mover(packer, per_arrival=MOVES_PER_ARRIVAL)
     seconds = time.process_time() - started
-    allocated, watts = np.full(131, np.nan), np.full(131, np.nan)
-    allocated[0], watts[0] = 0.0, _watts(states, model)
+    readings: list[list[float]] = [[] for _ in range(131)]
+    watts = np.full(131, np.nan)
+    watts[0] = _watts(states, model)
     asked = got = wrong = moves = 0
     seated: list[tuple[PodClass, Seat]] = []
     for pod in _in_batches(arrivals, WINDOW if POLICIES[policy] == "microbatch" else 1):
@@ -199,7 +201,9 @@ def run(trace: str, policy: str, seed: int) -> Outcome:
         percent = min(130, asked * 100 // capacity)
         if np.isnan(watts[percent]):
             watts[percent] = _watts(states, model)
-        allocated[percent] = got * 100 / capacity
+        readings[round(asked * 100 / capacity)].append(got * 100 / capacity)
+    allocated = np.array([float(np.mean(values)) if values else np.nan for values in readings])
+    allocated[0] = np.nan_to_num(allocated[0])
     return Outcome(_filled(allocated), _filled(watts), seconds, wrong, moves)
 
 

@@ -111,6 +111,20 @@ def test_each_policy_fills_the_hall_and_refuses_only_what_fits_nowhere(policy, t
     assert outcome.watts[130] > outcome.watts[0] > 0
 
 
+def test_a_reading_is_the_mean_over_the_arrivals_that_round_to_its_per_cent(tmp_path, monkeypatch):
+    """The authors' reading: where a hall still fills at 100 %, the last arrival before 101 % would say more."""
+    (tmp_path / openb.NODES).write_text("sn,cpu_milli,memory_mib,gpu,model\nn,1000000,1000000,8,T4\n")
+    (tmp_path / f"{openb.LIST}even.csv").write_text(
+        "name,cpu_milli,memory_mib,num_gpu,gpu_milli\n" + "".join(f"p{i},1,1,1,20\n" for i in range(600))
+    )
+    monkeypatch.setenv("DATAHALL_OPENB", str(tmp_path))
+    # Each pod asks for 0.25 % of the hall: 9.5 to 10.5 % round to 10, since halves go to the even number.
+    outcome = run("even", "bestfit", 1)
+    assert outcome.allocated[10] == pytest.approx((9.5 + 9.75 + 10 + 10.25 + 10.5) / 5)
+    assert outcome.allocated[11] == pytest.approx((10.75 + 11 + 11.25) / 3)
+    assert outcome.allocated[130] == 100
+
+
 class TestLines:
     def test_of_several_seeds_have_mean_and_deviation(self, trace):
         outcomes = [run("tiny", "bestfit", seed) for seed in (1, 2, 3)]
