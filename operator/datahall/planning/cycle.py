@@ -221,7 +221,7 @@ class Cycle:
         placements = self._placements(fit, shape)
         held = self._books.holdings.take(gang, placements, self._now)
         self._line.remove(gang.key)
-        self._judge.changed()
+        self._judge.started(fit.placing.columns)
         self._judge.admitted(kind.key, gang, fit)
         if turns is None:
             self._books.fairness.admit(gang.queue, held.gpus, held.watts, self._now)

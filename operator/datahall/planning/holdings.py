@@ -58,6 +58,7 @@ class Holdings:
         self._tree = tree
         self._held: dict[str, Held] = {}
         self._rates: dict[str, _Rate] = {}
+        self._spread: dict[str, set[str]] = {}
         self._arrays = HeldArrays(hall.nodes)
         self.version = 0
         """Grows with every change of who holds what, and who leaves."""
@@ -90,6 +91,8 @@ class Holdings:
             self._arrays.remove(before)
             self.freed_version += 1
         self._held[gang.key] = held
+        if gang.spread_with:
+            self._spread.setdefault(gang.spread_with, set()).add(gang.key)
         self._arrays.add(held)
         return held
 
@@ -100,6 +103,11 @@ class Holdings:
             self._apply(held, -1)
             self._arrays.remove(held)
             self.freed_version += 1
+            together = self._spread.get(held.gang.spread_with)
+            if together is not None:
+                together.discard(key)
+                if not together:
+                    del self._spread[held.gang.spread_with]
         return held
 
     def leave(self, held: Held) -> None:
@@ -145,6 +153,16 @@ class Holdings:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def crowded(self, spread_with: str) -> list[int]:
+        """Columns that would hold more than half of the gangs that are spread together, with one more there."""
+        held = [self._held[key] for key in self._spread.get(spread_with, ()) if not self._held[key].leaving]
+        on: dict[int, int] = {}
+        for gang in held:
+            for column in gang.columns.tolist():
+                on[column] = on.get(column, 0) + 1
+        most = -(-(len(held) + 1) // 2)
+        return sorted(column for column, number in on.items() if number + 1 > most)
 
     def count(self, queue: str) -> int:
         """How many gangs of a queue hold their place."""
@@ -226,6 +244,11 @@ class Holdings:
     def in_order(self) -> list[Held]:
         """Held gangs in the order of `running` and `candidates`."""
         return self._as_arrays().held
+
+    def leaving(self) -> list[str]:
+        """Keys of held gangs that are ending."""
+        arrays = self._as_arrays()
+        return [arrays.held[i].gang.key for i in np.flatnonzero(arrays.flags("leaving")).tolist()]
 
     def first_to_give_back(self) -> IntArray:
         """All held gangs, lowest priority first, then the latest started, by their place in `candidates`."""

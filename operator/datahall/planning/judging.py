@@ -45,7 +45,7 @@ class Judge:
         """Begin a pass.
 
         Args:
-            books: The planner's memory; changed by the caller as gangs are admitted, followed by `changed`.
+            books: The planner's memory; changed by the caller as gangs are admitted, followed by `started`.
             memory: What the last passes found out about the hall.
             held_back: What is held for gangs for which others are ending, [resource, column].
             now_seconds: The time, in seconds since the epoch.
@@ -63,6 +63,9 @@ class Judge:
         self._models = nodes.models()
         self._failed: set[tuple[Shape, str, bool]] = set()
         self.quota = WithinQuota(books)
+        self.free: IntArray
+        self.pieces: IntArray
+        self._busy: BoolArray
         self.kept: Kept | None = None
         self.changed()
 
@@ -77,11 +80,20 @@ class Judge:
         return self.free if self.kept is None else self.kept.reservation.usable(self.free, None)
 
     def changed(self) -> None:
-        """Look at the hall anew: a gang was admitted, or what is held back has changed."""
+        """Look at the hall anew: what is held back has changed."""
         nodes = self._hall.nodes
         self.free = nodes.free() - self._held_back
         self.pieces = nodes.pieces
         self._busy = (nodes.pods[GPU] + nodes.gangs[GPU] + self._held_back[GPU]) > 0
+
+    def started(self, columns: IntArray) -> None:
+        """Look at some columns anew: a gang was admitted there. What was looked at before stays as it was."""
+        nodes = self._hall.nodes
+        used = nodes.pods[:, columns] + nodes.gangs[:, columns] + self._held_back[:, columns]
+        self.free, self._busy = self.free.copy(), self._busy.copy()
+        self.free[:, columns] = nodes.total[:, columns] - used
+        self._busy[columns] = used[GPU] > 0
+        self.pieces = nodes.pieces
 
     # ---- the judgement
 
@@ -236,6 +248,7 @@ class Judge:
         fits = slots(free, shape, columns, pieces=pieces)
         fits = self._within_power(shape, model, fits)
         if int(fits.sum()) >= shape.least:
+            fits = self._spread(gang, fits)
             pod = pod_class(shape)
             self._books.cost.follow(nodes)
             found = place(
@@ -253,6 +266,17 @@ class Judge:
             return self._reserved(kind, model, end)
         self._failed.add((shape, model, False))
         return self._no_room(kind, model, columns)
+
+    def _spread(self, gang: GangRequest, fits: IntArray) -> IntArray:
+        """Slots without the columns that hold enough of its like, as long as there are others, [column]."""
+        if not gang.spread_with or gang.workers > 1:
+            return fits
+        crowded = self._books.holdings.crowded(gang.spread_with)
+        if not crowded:
+            return fits
+        apart = fits.copy()
+        apart[crowded] = 0
+        return apart if apart.any() else fits
 
     def _within_power(self, shape: Shape, model: str, fits: IntArray) -> IntArray:
         if self._hall.fed_by() is None:

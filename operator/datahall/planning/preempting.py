@@ -258,7 +258,7 @@ class RoomMaker:
     def _starts(self, queue: str, amounts: dict[str, int], answer: Plan) -> bool:
         """Whether quota lets the gang start once the victims are gone: tried, not reckoned."""
         books = self._books
-        leaving = [held.gang.key for held in books.holdings if held.leaving]
+        leaving = books.holdings.leaving()
         taken = books.holdings.uncharge({*answer.victims, *leaving})
         try:
             return isinstance(books.tree.verdict(queue, amounts), Fits)

@@ -22,6 +22,9 @@ from datahall.planning.types import Level
 
 FloatArray = npt.NDArray[np.float64]
 
+Neighbours = tuple[IntArray, IntArray, IntArray, BoolArray, BoolArray]
+"""See `Topology.neighbours`."""
+
 NOWHERE = -1
 """The number of no domain: columns without a known node."""
 
@@ -102,6 +105,7 @@ class Topology:
         self._column_of: dict[str, int] = {}
         self._line: list[tuple[str, str, str, int]] = []
         self._rank: IntArray | None = None
+        self._neighbours: tuple[int, Neighbours] | None = None
 
     # ---- deltas
 
@@ -132,7 +136,7 @@ class Topology:
         self._labels[column] = (name, rack, block)
         self._column_of[name] = column
         insort(self._line, (block or "", rack or "", name, column))
-        self._rank = None
+        self._rank = self._neighbours = None
         return True
 
     def remove(self, column: int) -> bool:
@@ -146,7 +150,7 @@ class Topology:
         self._rack[column] = self._block[column] = self._host[column] = NOWHERE
         del self._column_of[name]
         del self._line[bisect_left(self._line, (block or "", rack or "", name, column))]
-        self._rank = None
+        self._rank = self._neighbours = None
         return True
 
     # ---- views
@@ -196,6 +200,23 @@ class Topology:
             rank[[entry[3] for entry in self._line]] = np.arange(len(self._line))
             self._rank = rank
         return self._rank[:columns]
+
+    def neighbours(self, columns: int) -> Neighbours:
+        """Who stands beside whom, kept until nodes come or go.
+
+        Returns:
+            Columns with a node, [k]; their racks and blocks, both [k]; which racks have more than one node, [rack]; and
+            whether there are other racks in the block of each column, [k].
+        """
+        if self._neighbours is None or self._neighbours[0] != columns:
+            racks, blocks = self.numbers(Level.RACK, columns), self.numbers(Level.BLOCK, columns)
+            here = np.flatnonzero(racks >= 0)
+            rack, block = racks[here], blocks[here]
+            in_rack = np.bincount(rack, minlength=self.bound(Level.RACK, columns))
+            in_block = np.bincount(block, minlength=self.bound(Level.BLOCK, columns))
+            found = here, rack, block, in_rack > 1, in_block[block] > in_rack[rack]
+            self._neighbours = columns, found
+        return self._neighbours[1]
 
     def domain(self, level: Level, number: int) -> Domain:
         """The domain that has a number now."""
@@ -247,17 +268,12 @@ def whole_domain_penalty(topology: Topology, busy: BoolArray) -> FloatArray:
         0 for racks in use, 1 for an untouched rack in a block that is in use, 2 where the block is untouched too,
         [column].
     """
-    columns = len(busy)
-    racks = topology.numbers(Level.RACK, columns)
-    blocks = topology.numbers(Level.BLOCK, columns)
-    here = np.flatnonzero(racks >= 0)
-    rack, block = racks[here], blocks[here]
-    bounds = topology.bound(Level.RACK, columns), topology.bound(Level.BLOCK, columns)
+    penalty: FloatArray = np.zeros(len(busy))
+    here, rack, block, several, beside_others = topology.neighbours(len(busy))
     used = busy[here]
-    in_rack, in_block = np.bincount(rack, minlength=bounds[0]), np.bincount(block, minlength=bounds[1])
-    whole_rack = (np.bincount(rack, used, minlength=bounds[0]) == 0) & (in_rack > 1)
-    whole_block = np.bincount(block, used, minlength=bounds[1]) == 0
-    penalty: FloatArray = np.zeros(columns)
-    beside_others = in_block[block] > in_rack[rack]
-    penalty[here] = whole_rack[rack] * (1.0 + (whole_block[block] & beside_others))
+    whole_rack, whole_block = several.copy(), np.ones(topology.bound(Level.BLOCK, len(busy)), dtype=np.bool_)
+    whole_rack[rack[used]] = False
+    if whole_rack.any():
+        whole_block[block[used]] = False
+        penalty[here] = whole_rack[rack] * (1.0 + (whole_block[block] & beside_others))
     return penalty
