@@ -175,6 +175,8 @@ class GangRequest:
         preemptible: Whether it may be ended for another; False for replicas of a service.
         evictions: How often it was ended for others before.
         run_seconds: How long it will run once started, at most; None if nobody knows.
+        spread_with: Gangs of one worker that name the same are spread: where it can be helped, no node holds more than
+            half of them. For replicas of a service, which must not all go with one node. "" for none.
     """
 
     key: str
@@ -196,6 +198,7 @@ class GangRequest:
     preemptible: bool = True
     evictions: int = 0
     run_seconds: float | None = None
+    spread_with: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,3 +262,26 @@ def test_each_queue_may_use_the_whole_hall_that_its_quota_grants():
     planner = hall(node("a"), node("b"), queues=[queue("team-b", 8)])
     found = decide(planner, gang("j", gpus=8), gang("k", gpus=8, queue="team-b"))
     assert sorted(name for (name,) in found.values()) == ["a", "b"]
+
+
+class TestSpread:
+    def replicas(self, planner, number, **more):
+        for i in range(number):
+            decide(planner, gang(f"r{i}", spread_with="ns/svc", preemptible=False, created=i, **more))
+        nodes = [planner.held(f"r{i}")[0].node for i in range(number)]
+        return sorted((nodes.count(name) for name in set(nodes)), reverse=True)
+
+    def test_no_node_holds_more_than_half_of_a_service(self):
+        assert self.replicas(hall(node("a"), node("b"), node("c")), 2) == [1, 1]
+        assert max(self.replicas(hall(node("a"), node("b"), node("c")), 6)) == 3
+
+    def test_the_rest_is_packed(self):
+        assert len(self.replicas(hall(*(node(f"n{i}") for i in range(6))), 6)) <= 3
+
+    def test_where_there_is_one_node_it_takes_them_all(self):
+        assert self.replicas(hall(node("a")), 4) == [4]
+
+    def test_others_are_packed_as_before(self):
+        planner = hall(node("a"), node("b"))
+        decide(planner, gang("x"), gang("y", created=1))
+        assert planner.held("x")[0].node == planner.held("y")[0].node

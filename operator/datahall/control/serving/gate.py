@@ -69,6 +69,7 @@ def gang(
         memory_bytes=pod.memory_bytes,
         avoid_nodes=avoid_nodes,
         preemptible=False,
+        spread_with=f"{pod.namespace}/{pod.labels.get(labels.INFERENCE_SERVICE, '')}",
     )
 
 
