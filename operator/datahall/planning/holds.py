@@ -17,6 +17,9 @@ from datahall.planning.topology import Domain
 from datahall.planning.types import GangRequest
 from datahall.planning.waiting import KindKey
 
+_REMEMBERED = 1000
+"""Kinds for which it is remembered that nobody can make room; beyond that, what is over is forgotten."""
+
 
 @dataclass(slots=True, eq=False)
 class Hold:
@@ -97,6 +100,12 @@ class Holds:
                     entry = books.tree.entry(queue, resource)
                     amounts[entry] = amounts.get(entry, 0) + amount
         return amounts
+
+    def give_up_on(self, kind: KindKey, until_seconds: float, now_seconds: float) -> None:
+        """Nobody can make room for a kind: it is not tried again until then."""
+        if len(self.hopeless_until) >= _REMEMBERED:
+            self.hopeless_until = {k: until for k, until in self.hopeless_until.items() if until > now_seconds}
+        self.hopeless_until[kind] = until_seconds
 
     def forget(self, books: Books, key: str) -> Hold | None:
         """A gang is gone for good."""

@@ -98,7 +98,7 @@ class RoomMaker:
             )
             if moved is not None:
                 return moved
-        self._holds.hopeless_until[kind] = self._now + TRY_AGAIN_SECONDS
+        self._holds.give_up_on(kind, self._now + TRY_AGAIN_SECONDS, self._now)
         return hopeless
 
     def _on_model(
