@@ -73,6 +73,10 @@ bench-packing: $(STAMP) ## How full a hall gets, beside the published rules. TRA
 bench-admission: $(STAMP) ## The peers' own sets: SET=kueue-baseline, kai-fill, ...; SCALE=0.1, CONTROL=1 for kube-scheduler alone.
 	@$(PYTHON) -m bench.admission --set "$(SET)" $(if $(SCALE),--scale $(SCALE)) $(if $(CONTROL),--control)
 
+.PHONY: bench-planner
+bench-planner: $(STAMP) ## How long the planner takes, case by case. ONLY="preemption" for some of the cases.
+	@$(PYTHON) -m bench.planner $(if $(ONLY),--only "$(ONLY)")
+
 .PHONY: lock
 lock: ## Resolve the pinned requirements anew (hashes, no addresses).
 	$(COMPILE) -o requirements/dev.txt --extra operator operator/pyproject.toml trainer_image/pyproject.toml requirements/dev.in

@@ -59,7 +59,7 @@ def one_gang_of_a_thousand(*, gpus: int, half_full: bool) -> dict[str, object]:
             planner.submit(gang(f"r{i}", 1, size))
         fill(planner, 0.0, progress=rng)
     times, told = Times(), ""
-    for i in range(30):
+    for i in range(100):
         with times.one():
             planner.submit(gang(f"g{i}", 1000, gpus, level=Level.RACK, created_seconds=float(i)))
             (decision,) = planner.cycle(float(i))
