@@ -119,8 +119,9 @@ class Cluster:
                     await self.client.delete(
                         resource, item["metadata"]["name"], namespace=self.namespace, grace_seconds=0
                     )
-        with contextlib.suppress(NotFoundError):
-            await self.client.delete(QUEUES, self.namespace)
+        for queue in (await self.client.list(QUEUES))["items"]:
+            if queue["metadata"]["name"].startswith(self.namespace):
+                await self.client.delete(QUEUES, queue["metadata"]["name"])
         for index in range(nodes):
             await self.client.delete(NODES, f"{self.namespace}-{index}")
         for volume in (await self.client.list(VOLUMES))["items"]:
@@ -129,14 +130,16 @@ class Cluster:
 
     # ---- making
 
-    async def queue(self, nominal: int) -> None:
+    async def queue(self, nominal: int, *, name: str = "", **spec: Any) -> str:
+        """A Queue with GPUs of any model, named like the namespace unless it has a name; its name."""
         body = {
             "apiVersion": API,
             "kind": "Queue",
-            "metadata": {"name": self.namespace},
-            "spec": {"gpus": [{"model": "Any", "nominal": nominal}]},
+            "metadata": {"name": name or self.namespace},
+            "spec": {"gpus": [{"model": "Any", "nominal": nominal}], **spec},
         }
         await self.client.create(QUEUES, body)
+        return name or self.namespace
 
     async def claim(self, name: str, *, storage_class: str = "", bound: bool = True) -> None:
         """A claim; the controller manager binds it to the volume that is made for it, if one is."""
@@ -165,12 +168,12 @@ class Cluster:
         }
         await self.client.create(VOLUMES, {"metadata": {"name": f"{self.namespace}-{claim}"}, "spec": spec})
 
-    async def job(self, name: str = "digits", *, workers: int = 2, **spec: Any) -> str:
+    async def job(self, name: str = "digits", *, workers: int | Json = 2, **spec: Any) -> str:
         """Submit a TrainingJob; its name."""
         whole = {
             "queue": self.namespace,
             "task": "ImageClassification",
-            "workers": {"count": workers},
+            "workers": {"count": workers} if isinstance(workers, int) else workers,
             "resources": {"gpus": 1, "cpu": "1", "memory": "1Gi"},
             "model": {"architecture": "cnn"},
             "data": {"train": "pvc://data/digits", "validationFraction": 0.2},

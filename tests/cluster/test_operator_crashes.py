@@ -1,7 +1,8 @@
 """The operator killed -9 at every write of a job's life, and every write answered wrongly: the end is the same.
 
-One life, always: two workers run, one fails, the gang restarts, worker 0 succeeds. The kubelet that plays it acts on
-what it sees alone, so it needs no cue from the operator that may be dead at that moment.
+One life, nearly always: two workers run, one fails, the gang restarts, worker 0 succeeds; and one in which a gang makes
+room for another. The kubelet that plays it acts on what it sees alone, so it needs no cue from the operator that may be
+dead at that moment.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from datahall.kube import KubeError
-from datahall.kube.resources import PODS, SERVICES, TRAINING_JOBS
+from datahall.kube.resources import PODS, QUEUES, SERVICES, TRAINING_JOBS
 from local_cluster.api import ApiServer
 from tests.cluster.cluster import SUCCEEDED, Cluster
 from tests.cluster.operator_process import Operator
@@ -215,6 +216,70 @@ FAULTS: dict[str, Callable[[], Fault]] = {
     "504 after commit": lambda: Fault(lost=True),
     "cut after commit": lambda: Fault(after=lambda: None),
 }
+
+
+EVICTION = [
+    "PATCH trainingjobs/status  Queued",
+    "DELETE pods -g1-0",
+    "DELETE pods -g1-1",
+]
+"""The writes by which a gang makes room for another."""
+
+
+class TwoJobs(Kubelet):
+    """The kubelet of a hall in which `low` runs until it was ended for another, and others end once they run."""
+
+    async def _tick(self, job: str, status: dict[str, Any], pods: dict[str, Any]) -> None:
+        cluster = self._cluster
+        for name, pod in pods.items():
+            if "deletionTimestamp" in pod["metadata"]:
+                await cluster.delete(PODS, name, grace_seconds=0)
+            elif not pod["spec"].get("nodeName"):
+                await cluster.run(name)
+        if status.get("state") != "Running" or (job.startswith("low") and not status.get("preemptions")):
+            return
+        for name, pod in sorted(pods.items(), reverse=True):
+            if pod["status"]["phase"] == "Running":
+                await cluster.end(name, 0, SUCCEEDED if name.endswith("-0") else "")
+
+
+async def test_killed_at_every_write_of_an_eviction_both_jobs_end_well_and_it_counts_once(
+    plane: ApiServer, warm: WarmStart, tmp_path: Path
+) -> None:
+    async with (
+        Cluster.open(plane, make_namespace(plane), nodes=1, quota=8) as cluster,
+        Proxy(plane, tmp_path) as proxy,
+        TwoJobs(cluster),
+        PodDiary(cluster) as diary,
+    ):
+        no_minimum = {"spec": {"minimumRunSeconds": 0}}
+        await cluster.client.merge_patch(QUEUES, no_minimum, name=cluster.namespace, field_manager="test")
+        operator = Operator(proxy.login, namespace=cluster.namespace, folder=tmp_path, warm=warm)
+        try:
+            operator.start()
+            for number in range(len(EVICTION)):
+                for when in ("before", "after"):
+                    low, high = (f"{kind}-{number}-{when}" for kind in ("low", "high"))
+                    await cluster.job(low, resources={"gpus": 4})
+                    await cluster.state("Running", low)
+                    sites = len(proxy.calls)
+                    killed = _kill_at(proxy, operator, low, number, when)
+                    await cluster.job(high, workers=1, resources={"gpus": 8}, priority=1000)
+                    await until(lambda killed=killed: _is(killed), what=f"{low} is killed", seconds=15)
+                    operator.start()
+                    for job in (high, low):
+                        await cluster.state("Succeeded", job, seconds=30)
+                    status = await cluster.status(low)
+                    assert status["preemptions"] == 1, f"killed {when} {EVICTION[number]}"
+                    assert status["restarts"] == {"counted": 0, "uncounted": 1}
+                    assert status["preemptedBy"]["job"] == f"{cluster.namespace}/{high}"
+                    assert (await cluster.status(high)).get("preemptions") is None
+                    calls = [site(low, call) for call in proxy.calls[sites:] if of(low, call)]
+                    assert sorted(dict.fromkeys(calls))[:2] == EVICTION[1:]
+                    assert calls[0] == EVICTION[0], "the status goes first"
+            diary.check_fence()
+        finally:
+            operator.kill()
 
 
 async def test_every_write_answered_wrongly_converges(
