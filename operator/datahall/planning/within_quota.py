@@ -31,6 +31,9 @@ class WithinQuota:
         self._books = books
         self._caps: dict[str, int] = {}
         self._units: dict[tuple[str, str, int], dict[str, int]] = {}
+        self._entries_of: dict[tuple[str, str, int], list[tuple[str, tuple[str, str], int]]] = {}
+        self._behind: dict[tuple[str, Shape, str], Refusal] = {}
+        self._behind_version = -1
         self._kept: dict[tuple[str, str], int] = {}
         self._first_keeper: dict[tuple[str, str], GangRequest] = {}
         self._closed: dict[tuple[str, str], GangRequest] = {}
@@ -51,6 +54,18 @@ class WithinQuota:
                     units[JOULES_PER_DAY] = watts * _HOUR_SECONDS
         return units
 
+    def _entries(self, kind: KindKey, model: str) -> list[tuple[str, tuple[str, str], int]]:
+        """`units`, each with the queue and its entry for the resource."""
+        key = kind.queue, model, kind.shape.worker_gpu_milli
+        found = self._entries_of.get(key)
+        if found is None:
+            entry = self._books.tree.entry
+            found = self._entries_of[key] = [
+                (resource, (kind.queue, entry(kind.queue, resource)), unit)
+                for resource, unit in self.units(kind, model).items()
+            ]
+        return found
+
     def worker_watts(self, shape: Shape, model: str) -> int:
         """What one worker reserves at most on a GPU model, in watts; 0 where caps are not known."""
         if shape.gpus == 0:
@@ -64,13 +79,28 @@ class WithinQuota:
 
     def workers(self, kind: KindKey, model: str, *, holding: bool) -> int | Refusal:
         """How many workers quota allows on a model, at least `least`; or why not that many."""
+        if holding:
+            return self._workers(kind, model, holding=True)
+        if self._behind_version != self._books.tree.answers_version:
+            self._behind_version = self._books.tree.answers_version
+            self._behind.clear()
+        # Gangs of one shape are of many kinds, and who stands behind another stays there: more is kept, never less.
+        key = kind.queue, kind.shape, model
+        behind = self._behind.get(key)
+        if behind is not None:
+            return behind
+        found = self._workers(kind, model, holding=False)
+        if isinstance(found, Refusal) and found.reason is WaitReason.BEHIND_OTHERS:
+            self._behind[key] = found
+        return found
+
+    def _workers(self, kind: KindKey, model: str, *, holding: bool) -> int | Refusal:
         shape, tree = kind.shape, self._books.tree
         units = self.units(kind, model)
         workers = shape.workers
-        for resource, unit in units.items():
+        for resource, entry, unit in self._entries(kind, model):
             room = tree.room(kind.queue, resource)
             if room is not None:
-                entry = (kind.queue, tree.entry(kind.queue, resource))
                 kept = 0 if holding else self._kept.get(entry, 0)
                 workers = min(workers, (room - kept) // unit)
         if workers >= shape.least:
@@ -163,14 +193,11 @@ class WithinQuota:
 
     def keep(self, kind: KindKey, gang: GangRequest, refusal: Refusal) -> None:
         """Keep from those behind it what a refused gang will need; it must be able to start once others end."""
-        shape, model = kind.shape, refusal.model
-        tree = self._books.tree
-        for resource, unit in self.units(kind, model).items():
-            if resource == JOULES_PER_DAY:
-                continue
-            entry = (kind.queue, tree.entry(kind.queue, resource))
-            self._kept[entry] = self._kept.get(entry, 0) + unit * shape.least
-            self._first_keeper.setdefault(entry, gang)
+        least = kind.shape.least
+        for resource, entry, unit in self._entries(kind, refusal.model):
+            if resource != JOULES_PER_DAY:
+                self._kept[entry] = self._kept.get(entry, 0) + unit * least
+                self._first_keeper.setdefault(entry, gang)
         short = refusal.short_of
         if short is not None and short.where != kind.queue and short.resource != JOULES_PER_DAY:
             self._closed.setdefault((short.where, short.resource), gang)

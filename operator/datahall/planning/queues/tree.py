@@ -39,6 +39,8 @@ class QueueTree:
         self.spent = frozenset(spent)
         self.version = 0
         """Grows with every change of a specification."""
+        self.answers_version = 0
+        """Grows with every change after which the same question may have another answer."""
         self._nodes: dict[str, QueueNode] = {}
         # What was asked since the last change: many gangs of a queue ask the same.
         self._rooms: dict[tuple[str, str], int | None] = {}
@@ -254,6 +256,7 @@ class QueueTree:
         )
 
     def _forget_answers(self) -> None:
+        self.answers_version += 1
         self._rooms.clear()
         self._verdicts.clear()
 
