@@ -104,7 +104,9 @@ class Holds:
     def give_up_on(self, kind: KindKey, until_seconds: float, now_seconds: float) -> None:
         """Nobody can make room for a kind: it is not tried again until then."""
         if len(self.hopeless_until) >= _REMEMBERED:
-            self.hopeless_until = {k: until for k, until in self.hopeless_until.items() if until > now_seconds}
+            self.hopeless_until = {
+                k: until for k, until in self.hopeless_until.items() if until > now_seconds
+            }
         self.hopeless_until[kind] = until_seconds
 
     def forget(self, books: Books, key: str) -> Hold | None:
