@@ -145,7 +145,7 @@ def steady(*, templates: int) -> dict[str, object]:
     """A full hall of 10,000 nodes and 50,000 waiting jobs of 100 queues: one gang ends and one comes, each cycle."""
     queues = queue_tree(80_000, departments=10, teams=10, minimum_run_seconds=600.0)
     planner = hall(10_000, *queues)
-    teams = [queue.name for queue in queues if "t" in queue.name[1:]]
+    teams = [queue.name for queue in queues if queue.parent.startswith("d")]
     jobs = Jobs(teams, templates=templates, seed=SEED)
     rng = np.random.default_rng(SEED)
     asked = {}

@@ -32,7 +32,7 @@ class WithinQuota:
         self._caps: dict[str, int] = {}
         self._units: dict[tuple[str, str, int], dict[str, int]] = {}
         self._entries_of: dict[tuple[str, str, int], list[tuple[str, tuple[str, str], int]]] = {}
-        self._behind: dict[tuple[str, Shape, str], Refusal] = {}
+        self._behind: dict[tuple[object, ...], Refusal] = {}
         self._behind_version = -1
         self._kept: dict[tuple[str, str], int] = {}
         self._first_keeper: dict[tuple[str, str], GangRequest] = {}
@@ -84,8 +84,9 @@ class WithinQuota:
         if self._behind_version != self._books.tree.answers_version:
             self._behind_version = self._books.tree.answers_version
             self._behind.clear()
-        # Gangs of one shape are of many kinds, and who stands behind another stays there: more is kept, never less.
-        key = kind.queue, kind.shape, model
+        # Who stands behind another stays there: more is kept, never less. And so do all that ask for as many GPUs.
+        shape = kind.shape
+        key = kind.queue, shape.least, shape.workers, shape.gpus, shape.gpu_milli, shape.models, model
         behind = self._behind.get(key)
         if behind is not None:
             return behind
