@@ -190,18 +190,20 @@ def _kill_at(proxy: Proxy, operator: Operator, job: str, number: int, when: str)
     """Have the operator killed at its write of that number for that job; a list that is filled by it."""
     done: list[bool] = []
     count = 0
+    chosen = False
 
     def kill() -> None:
         operator.kill()
         done.append(True)
 
     def judge(call: Call) -> Fault | None:
-        nonlocal count
-        if done or not of(job, call):
+        nonlocal count, chosen
+        if chosen or not of(job, call):
             return None
         count += 1
         if count <= number:
             return None
+        chosen = True  # at once: pods are made side by side, and a second kill would hit the next operator
         return Fault(before=kill) if when == "before" else Fault(after=kill)
 
     proxy.judge = judge
