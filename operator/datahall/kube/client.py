@@ -7,6 +7,7 @@ comes back). Server-side apply without a field manager is refused, because two m
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ TYPE_APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML; the API serve
 
 SILENCE_SECONDS = 30.0
 """A watch that is silent this long past the end that was asked for is dead: the connection broke unnoticed."""
+
+_CLEAN_UP_CLOSED = sys.version_info < (3, 12, 7)
+"""Before that Python, a TLS connection that is cut off waits for the other side; it is cut at `close` then."""
 
 Json = dict[str, Any]
 
@@ -62,12 +66,16 @@ class KubeClient:
     ) -> None:
         self.login = login
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=10)
-        self._connector = aiohttp.TCPConnector(limit=connections, ssl=login.ssl_context or False)
+        self._connector = aiohttp.TCPConnector(
+            limit=connections, ssl=login.ssl_context or False, enable_cleanup_closed=_CLEAN_UP_CLOSED
+        )
         self._session = aiohttp.ClientSession(
             connector=self._connector, headers={"User-Agent": user_agent}, auto_decompress=True
         )
         # Watches and log streams live for minutes each; in the pool they would starve the short calls.
-        self._stream_connector = aiohttp.TCPConnector(limit=0, ssl=login.ssl_context or False)
+        self._stream_connector = aiohttp.TCPConnector(
+            limit=0, ssl=login.ssl_context or False, enable_cleanup_closed=_CLEAN_UP_CLOSED
+        )
         self._streams = aiohttp.ClientSession(
             connector=self._stream_connector, headers={"User-Agent": user_agent}
         )
@@ -96,6 +104,9 @@ class KubeClient:
         """Close all connections."""
         await self._session.close()
         await self._streams.close()
+        # Transports that were cut off close with the next turns of the loop, which may be its last.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     async def request(
         self,

@@ -84,6 +84,9 @@ class Portal:
             self._loop.run_forever()
             self._loop.run_until_complete(_cancel_all())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            # What these closed is told so in the next turns of the loop.
+            self._loop.run_until_complete(asyncio.sleep(0))
+            self._loop.run_until_complete(asyncio.sleep(0))
         finally:
             self._loop.close()
 
