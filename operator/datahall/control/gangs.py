@@ -77,12 +77,13 @@ def _limits(quota: GPUQuota | PowerQuota | EnergyQuota) -> Limits:
     return Limits(quota.nominal, quota.borrowing_limit, quota.lending_limit)
 
 
-def gang_of(job: TrainingJob, *, run_seconds: float | None) -> GangRequest:
+def gang_of(job: TrainingJob, *, run_seconds: float | None, preemptible: bool = True) -> GangRequest:
     """The gang of a job.
 
     Args:
         job: the job with its status.
         run_seconds: how long it will run once started, at most; None if nobody knows.
+        preemptible: whether it may be ended for another.
     """
     spec, meta, failure = job.spec, job.metadata, job.status.failure
     moved = failure is not None and failure.cause in (Cause.UNSCHEDULABLE, Cause.NODE_LOST) and failure.node
@@ -103,6 +104,7 @@ def gang_of(job: TrainingJob, *, run_seconds: float | None) -> GangRequest:
         level=None if topology is None else _LEVELS[topology.level],
         required=topology is not None and topology.mode is TopologyMode.REQUIRED,
         avoid_nodes=frozenset({failure.node}) if failure and moved and failure.node else frozenset(),
+        preemptible=preemptible,
         evictions=job.status.preemptions or 0,
         run_seconds=run_seconds,
     )

@@ -12,7 +12,6 @@ import datetime
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
@@ -208,10 +207,9 @@ class Scheduling:
     ) -> None:
         uid = job.metadata.uid
         before = self._jobs.get(uid)
-        gang = replace(gangs.gang_of(job, run_seconds=None), preemptible=preemptible)
-        if before is not None:
-            # How long it runs is told by its progress from here on: the request itself stays as it was admitted.
-            gang = replace(gang, run_seconds=before.gang.run_seconds)
+        # How long it runs is told by its progress from here on: the request itself stays as it was admitted.
+        run_seconds = None if before is None else before.gang.run_seconds
+        gang = gangs.gang_of(job, run_seconds=run_seconds, preemptible=preemptible)
         self._planner.hold(gang, places, leaving=leaving)
         if (progress := gangs.progress_of(job)) is not None:
             self._planner.progress(uid, progress)
