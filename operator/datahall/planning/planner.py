@@ -335,11 +335,14 @@ class Planner:
 
     def _new_numbers(self, kind: Kind, refusal: Refusal) -> list[Decision]:
         found: list[Decision] = []
+        blockers = _blockers(refusal)
         for _, _, key in kind.line[:_REFRESHED_PER_KIND]:
-            wait = self._wait(key, self._apart.get(key, refusal))
-            if self._told.get(key) not in (None, (wait.reason, wait.message)):
-                self._told[key] = wait.reason, wait.message
-                found.append(wait)
+            own = self._apart.get(key)
+            reason, message = blockers[0].reason, blockers[0].message
+            if own is not None:
+                reason, message = own.reason, own.tell()
+            if self._told.get(key) not in (None, (reason, message)):
+                found.append(self._tell(key, refusal, blockers) if own is None else self._tell(key, own))
         return found
 
     def _tell(self, key: str, refusal: Refusal, blockers: tuple[Blocker, ...] = ()) -> Wait:
