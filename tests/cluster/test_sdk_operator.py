@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datahall.kube.resources import TRAINING_JOBS
-from datahall.sdk import AsyncClient, Story, Turn
+from datahall.sdk import AsyncClient, QueueStanding, Story, Turn
 from local_cluster.api import ApiServer
 from tests.cluster.cluster import Cluster
 from tests.cluster.operator_process import Operator
@@ -65,8 +65,14 @@ async def test_explain_and_queue_tell_what_a_real_operator_decided(cluster: Clus
 
         assert await until(outranked, what="a higher priority in line", seconds=30) == ["first"]
 
-        (queue,) = [each for each in await client.queue_tree() if each.name == cluster.namespace]
-        assert (queue.running, queue.waiting, queue.turn, queue.reason) == (1, 2, Turn.NEXT, "")
+        async def counted() -> QueueStanding | None:
+            (mine,) = [each for each in await client.queue_tree() if each.name == cluster.namespace]
+            return mine if (mine.running, mine.waiting) == (1, 2) else None
+
+        queue = await until(counted, what="a Queue's status that has counted them", seconds=30)
+        # The API server is shared: another test's queue with waiting jobs may stand where this one does.
+        assert queue.turn in (Turn.NEXT, Turn.TIED)
+        assert queue.reason == ""
         assert (queue.gpus[0].used, queue.gpus[0].borrowed, queue.gpus[0].available) == (64, 0, 0)
         line = await client.queue_line(cluster.namespace)
         assert [each.name for each in line.line] == ["first", "second"]

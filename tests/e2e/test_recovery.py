@@ -132,21 +132,17 @@ def test_operator_upgrade_restarts_no_training_pod(hall_up: Hall, unbroken: dict
 def test_a_gang_makes_way_for_another_goes_on_from_its_checkpoint_and_everyone_is_told_why(
     hall_up: Hall, unbroken: dict[str, Any]
 ) -> None:
-    """Six GPUs of eight are held; four more are needed by a higher priority in the same queue."""
+    """Two GPUs of the queue's three are held, and two are needed by a higher priority in the same queue."""
     contended = {
         "apiVersion": "datahall.dev/v1alpha1",
         "kind": "Queue",
         "metadata": {"name": "contended"},
-        "spec": {"gpus": [{"model": "Any", "nominal": 8}], "minimumRunSeconds": 0},
+        "spec": {"gpus": [{"model": "Any", "nominal": 3}], "minimumRunSeconds": 0},
     }
-    resources = {"cpu": "400m", "memory": "1536Mi"}
-    hall_up.apply(
-        contended,
-        digits_job("made-way", epochs=EPOCHS, queue="contended", resources={"gpus": 3, **resources}),
-    )
+    hall_up.apply(contended, digits_job("made-way", epochs=EPOCHS, queue="contended"))
     past_a_checkpoint(hall_up, "made-way")
     assert "has its place" in hall_up.run("datahall", "explain", "made-way", "-n", "team-a")
-    hall_up.apply(digits_job("urgent", queue="contended", priority=100, resources={"gpus": 2, **resources}))
+    hall_up.apply(digits_job("urgent", queue="contended", priority=100))
     told = hall_up.wait(
         "the victim is told who ended it",
         lambda: hall_up.get("trainingjob", "made-way", "team-a").get("status", {}).get("preemptedBy"),
@@ -156,7 +152,7 @@ def test_a_gang_makes_way_for_another_goes_on_from_its_checkpoint_and_everyone_i
     assert told["priority"] == 100
     during = hall_up.run("datahall", "explain", "made-way", "-n", "team-a")
     assert "team-a/urgent" in during
-    assert "2 x 2 GPUs" in during
+    assert "2 x 1 GPU" in during
     urgent = finish(hall_up, "urgent")
     assert urgent["generation"] == 1
     status = finish(hall_up, "made-way")
