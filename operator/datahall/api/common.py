@@ -98,6 +98,16 @@ class SpecModel(Model):
     model_config = ConfigDict(extra="forbid")
 
 
+class StatusModel(Model):
+    """A status. The operator is its one writer, so it is owned whole.
+
+    With an owner for each field in it, as the API server keeps them otherwise, a third of a stored object is such
+    accounts, which are compared at every write.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
+
+
 # The API server does not turn "5" into 5 nor 1 into true; neither may we, or an object that we accept is refused there.
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
@@ -164,10 +174,6 @@ Time = Annotated[
     str, StringConstraints(max_length=64), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
 """An instant in RFC 3339, UTC: `2026-11-22T15:00:00Z`. This package has no clock: it only carries them."""
-
-
-ATOMIC: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
-"""For a part of a status that one writer writes whole: server-side apply need not account for each field in it."""
 
 
 @dataclass(frozen=True)
@@ -329,8 +335,33 @@ def _is_service_name(name: str) -> bool:
     )
 
 
-def unchanged(field: str, kind: str, *, required: bool = False) -> Rule:
-    """A transition rule on the parent of `field`: it holds too when an optional field comes or goes."""
-    same = f"self.{field} == oldSelf.{field}"
-    cel = same if required else f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || {same})"
-    return Rule(cel, f"{field} cannot be changed once the {kind} exists: make a new one", field=f".{field}")
+@dataclass(frozen=True)
+class Frozen:
+    """Annotates a field of a spec that never changes once the object exists.
+
+    The rule stands at the field and not at the spec, where the API server would go over all fields of the spec for each
+    mention of one, and it does so at every write of a status. `neither_come_nor_go` has what the field cannot see.
+    """
+
+    kind: str
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Tell the API server."""
+        return handler(schema) | {"x-datahall-frozen": self.kind}
+
+
+def frozen_rule(name: str, kind: str) -> dict[str, Any]:
+    """What `Frozen` is to the API server."""
+    return {
+        "rule": "self == oldSelf",
+        "message": f"{name} cannot be changed once the {kind} exists: make a new one",
+    }
+
+
+def neither_come_nor_go(kind: str, *fields: str) -> Rule:
+    """A transition rule on the parent of optional `fields` that are frozen: a default is a value as any other."""
+    cel = " && ".join(f"has(self.{field}) == has(oldSelf.{field})" for field in fields)
+    names = f"{', '.join(fields[:-1])} and {fields[-1]}"
+    return Rule(cel, f"{names} cannot be added or removed once the {kind} exists: make a new one")

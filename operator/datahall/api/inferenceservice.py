@@ -20,6 +20,7 @@ from .common import (
     Resources,
     Rule,
     SpecModel,
+    StatusModel,
     Unique,
     name_rules,
 )
@@ -159,7 +160,7 @@ class ReplicaFailure(Model):
     """Exit code of the server (docs/contracts.md)."""
 
 
-class InferenceServiceStatus(Model):
+class InferenceServiceStatus(StatusModel):
     """What the operator sees. Conditions are the truth; state sums them up for a table."""
 
     observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from . import API_VERSION
 from .common import (
-    ATOMIC,
     Condition,
     Decimal,
     GPUModel,
@@ -23,6 +22,7 @@ from .common import (
     ObjectMeta,
     Rule,
     SpecModel,
+    StatusModel,
     Unique,
 )
 
@@ -161,7 +161,7 @@ class EnergyUse(Model):
     """Joules left now, what it could borrow included. Absent: no queue on the way up has a limit."""
 
 
-class QueueStatus(Model):
+class QueueStatus(StatusModel):
     """What the operator sees."""
 
     observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0
@@ -177,9 +177,9 @@ class QueueStatus(Model):
         Unique("model"),
     ] = ()
     """GPUs held now, per entry of the quota."""
-    watts: Annotated[PowerUse | None, Field(json_schema_extra=ATOMIC)] = None
+    watts: PowerUse | None = None
     """Power reserved now. Absent: it is not counted."""
-    joules: Annotated[EnergyUse | None, Field(json_schema_extra=ATOMIC)] = None
+    joules: EnergyUse | None = None
     """Energy of the last 24 hours. Absent: it is not counted."""
     share: Annotated[Decimal | None, Field(examples=["0.125"])] = None
     """Its dominant share of the hall (GPUs or watts, over time) beyond nominal, with those beneath it, divided by its

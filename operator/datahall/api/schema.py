@@ -18,7 +18,7 @@ import json
 from typing import Any
 
 from . import API_VERSION
-from .common import Model
+from .common import Model, frozen_rule
 
 Schema = dict[str, Any]
 
@@ -77,8 +77,13 @@ def _node(raw: Schema, definitions: dict[str, Schema]) -> Schema:
         # Parts of a spec forbid unknown fields; only there does it matter to a reader what must be set.
         required = raw.get("required", []) if raw.get("additionalProperties") is False else None
         node["properties"] = {
-            name: _node(
-                child | {"x-datahall-required": None if required is None else name in required}, definitions
+            name: _with_frozen_rule(
+                name,
+                _node(
+                    child | {"x-datahall-required": None if required is None else name in required},
+                    definitions,
+                ),
+                child,
             )
             for name, child in raw["properties"].items()
         }
@@ -93,6 +98,13 @@ def _node(raw: Schema, definitions: dict[str, Schema]) -> Schema:
     if not node["description"]:
         del node["description"]
     return _ordered(node)
+
+
+def _with_frozen_rule(name: str, node: Schema, raw: Schema) -> Schema:
+    if "x-datahall-frozen" not in raw:
+        return node
+    rules = [*node.get("x-kubernetes-validations", ()), frozen_rule(name, raw["x-datahall-frozen"])]
+    return node | {"x-kubernetes-validations": rules}
 
 
 def _without_null(raw: Schema) -> Schema:

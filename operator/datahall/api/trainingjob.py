@@ -13,6 +13,7 @@ from .common import (
     Bool,
     Decimal,
     Float,
+    Frozen,
     Int,
     Model,
     Name,
@@ -23,7 +24,7 @@ from .common import (
     SpecModel,
     Unique,
     name_rules,
-    unchanged,
+    neither_come_nor_go,
 )
 from .gang import Topology, TopologyLevel, TopologyMode, Workers
 from .trainingjob_status import (
@@ -254,36 +255,39 @@ class FailurePolicy(SpecModel):
     """Restarts of the gang for failures of its own. Evictions, preemptions and lost nodes do not count."""
 
 
+_FROZEN = Frozen("TrainingJob")
+
+
 class TrainingJobSpec(SpecModel):
     """What the user wants. Only suspend, priority, failurePolicy and the two time limits can change later."""
 
-    queue: Annotated[Name, Field(examples=["team-a"])]
+    queue: Annotated[Name, Field(examples=["team-a"]), _FROZEN]
     """The Queue whose quota pays for this job."""
     priority: Annotated[Int, Field(ge=-1_000_000, le=1_000_000, examples=[100])] = 0
     """Higher starts first within the queue; among equals, the older. Running jobs of lower priority may be ended to
     make room: they save first, and wait again."""
-    workers: Workers = Workers()
+    workers: Annotated[Workers, _FROZEN] = Workers()
     """The gang of worker pods."""
-    resources: Resources = Resources()
+    resources: Annotated[Resources, _FROZEN] = Resources()
     """What each worker asks for."""
-    topology: Topology | None = None
+    topology: Annotated[Topology | None, _FROZEN] = None
     """How near each other the workers run, by the nodes' labels datahall.dev/rack and datahall.dev/block. Absent:
     anywhere."""
-    task: Annotated[Task, Field(examples=["ImageClassification"])]
+    task: Annotated[Task, Field(examples=["ImageClassification"]), _FROZEN]
     """What kind of training: a packaged task, or Custom for an image of your own."""
-    model: ModelSource | None = None
+    model: Annotated[ModelSource | None, _FROZEN] = None
     """What is trained. Required unless the task is Custom."""
-    data: Data | None = None
+    data: Annotated[Data | None, _FROZEN] = None
     """What the model learns from. Required unless the task is Custom."""
-    training: Training | None = None
+    training: Annotated[Training | None, _FROZEN] = None
     """How the model learns. Required unless the task is Custom."""
-    strategy: Annotated[Strategy, Field(examples=["AllReduce"])] = Strategy.ALL_REDUCE
+    strategy: Annotated[Strategy, Field(examples=["AllReduce"]), _FROZEN] = Strategy.ALL_REDUCE
     """How the workers share the work: AllReduce averages gradients after each step."""
-    checkpoint: Checkpoint = Checkpoint()
+    checkpoint: Annotated[Checkpoint, _FROZEN] = Checkpoint()
     """When the trainer saves its state."""
-    output: Output | None = None
+    output: Annotated[Output | None, _FROZEN] = None
     """Where the trained model goes. Required unless the task is Custom."""
-    container: Container | None = None
+    container: Annotated[Container | None, _FROZEN] = None
     """The program of a Custom task; no other task has one."""
     failure_policy: FailurePolicy = FailurePolicy()
     """What to do when a worker fails."""
@@ -337,22 +341,18 @@ class TrainingJobSpec(SpecModel):
             "training.batchSize must be at least workers.count x max(1, resources.gpus): each process needs a sample",
             lambda self: self.training is None or self.training.batch_size >= self.world_size,
         ),
-        unchanged("queue", "TrainingJob", required=True),
-        unchanged("task", "TrainingJob", required=True),
-        *(
-            unchanged(field, "TrainingJob")
-            for field in (
-                "workers",
-                "resources",
-                "topology",
-                "model",
-                "data",
-                "training",
-                "strategy",
-                "checkpoint",
-                "output",
-                "container",
-            )
+        neither_come_nor_go(
+            "TrainingJob",
+            "workers",
+            "resources",
+            "topology",
+            "model",
+            "data",
+            "training",
+            "strategy",
+            "checkpoint",
+            "output",
+            "container",
         ),
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from .common import ATOMIC, Condition, Digest, GPUModel, Model, Time, Unique
+from .common import Condition, Digest, GPUModel, Model, StatusModel, Time, Unique
 
 
 class Placement(Model):
@@ -163,7 +163,7 @@ class TrainedModel(Model):
     """Its metrics on the held-out data; accuracies and the like are fractions of 1."""
 
 
-class TrainingJobStatus(Model):
+class TrainingJobStatus(StatusModel):
     """What the operator sees. Conditions are the truth; state sums them up for a table."""
 
     observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0
@@ -173,7 +173,7 @@ class TrainingJobStatus(Model):
     state: Annotated[str | None, Field(max_length=63, examples=["Running"])] = None
     """One word derived from the conditions, for tables; programs read the conditions."""
     effective: dict[str, Any] | None = Field(
-        default=None, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True} | ATOMIC
+        default=None, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}
     )
     """The spec with every default filled in: what runs. What is not set, and has no default, is absent."""
     generation: Annotated[int, Field(ge=0, examples=[1])] = 0
@@ -187,7 +187,7 @@ class TrainingJobStatus(Model):
         Field(max_length=256, examples=["on 2 racks of 1 block; one rack was preferred"]),
     ] = None
     """How the workers are spread over the hall, for a person. Absent: they have no place."""
-    waiting: Annotated[Waiting | None, Field(json_schema_extra=ATOMIC)] = None
+    waiting: Waiting | None = None
     """Why the job waits. Absent: it does not."""
     queued_time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
     """When the job last began to wait in its queue, RFC 3339."""
@@ -199,7 +199,7 @@ class TrainingJobStatus(Model):
     """How often the gang was started again."""
     preemptions: Annotated[int | None, Field(ge=0, examples=[1])] = None
     """How often the job was ended to make room for another; each makes it dearer to end again. Absent: never."""
-    preempted_by: Annotated[PreemptedBy | None, Field(json_schema_extra=ATOMIC)] = None
+    preempted_by: PreemptedBy | None = None
     """The newest preemption that ended a run of this job. Absent: none did."""
     progress: Progress | None = None
     """How far training has come."""

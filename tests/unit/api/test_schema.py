@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 
 from datahall.api import crds, reference
-from datahall.api.common import Model, Rule, SpecModel, Unique
+from datahall.api.common import Frozen, Model, Rule, SpecModel, Unique
 from datahall.api.schema import structural_schema
 
 ROOT = Path(__file__).parents[3]
@@ -62,18 +62,9 @@ def test_nothing_is_defaulted_in_the_store_but_replicas(name):
     assert stored == ([".spec.replicas", ".spec.replicas.min"] if name == "InferenceService" else [])
 
 
-@pytest.mark.parametrize(
-    ("name", "path"),
-    [
-        ("TrainingJob", ".status.effective"),
-        ("TrainingJob", ".status.waiting"),
-        ("TrainingJob", ".status.preemptedBy"),
-        ("Queue", ".status.watts"),
-        ("Queue", ".status.joules"),
-    ],
-)
-def test_what_one_writer_writes_whole_is_atomic(name, path):
-    assert dict(nodes(schema_of(name)))[path]["x-kubernetes-map-type"] == "atomic"
+@every_kind
+def test_a_status_has_one_owner(name):
+    assert schema_of(name)["properties"]["status"]["x-kubernetes-map-type"] == "atomic"
 
 
 @every_kind
@@ -152,7 +143,7 @@ class Spec(SpecModel):
 
     count: Annotated[int, Field(ge=0, le=9, examples=[3])] = 2
     """Pieces."""
-    inner: Inner | None = None
+    inner: Annotated[Inner | None, Frozen("Thing")] = None
     """Said where it is used."""
     names: Annotated[tuple[str, ...], Field(max_length=3), Unique()] = ()
     """Names."""
@@ -195,7 +186,11 @@ def test_an_optional_part_is_inlined_with_its_rules_and_the_fields_own_descripti
             "mode": {"description": "How. Absent: slowly. Example: fast.", "type": "string", "maxLength": 5}
         },
         "x-kubernetes-validations": [
-            {"rule": "has(self.mode)", "message": "mode is needed", "fieldPath": ".mode"}
+            {"rule": "has(self.mode)", "message": "mode is needed", "fieldPath": ".mode"},
+            {
+                "rule": "self == oldSelf",
+                "message": "inner cannot be changed once the Thing exists: make a new one",
+            },
         ],
     }
 
