@@ -31,6 +31,7 @@ from datahall.planning.types import (
     QueueEntry,
     QueueReport,
     QueueState,
+    QueueUse,
     Wait,
     WaitReason,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "QueueEntry",
     "QueueReport",
     "QueueState",
+    "QueueUse",
     "Wait",
     "WaitReason",
 ]

@@ -28,6 +28,7 @@ from datahall.planning.types import (
     QueueCounts,
     QueueReport,
     QueueState,
+    QueueUse,
     Wait,
 )
 from datahall.planning.verdicts import Kept, Refusal
@@ -171,9 +172,13 @@ class Planner:
         """Take in how a held gang does; unknown gangs are ignored."""
         self._books.holdings.progress(key, progress)
 
-    def used(self, queue: str, gpu_seconds: float, joules: float, now_seconds: float) -> None:
-        """Take in what a queue used before this planner lived, decayed to now: `Planner.decayed` of the last one."""
-        self._books.fairness.record(queue, gpu_seconds, joules, now_seconds)
+    def resume(self, queue: str, use: QueueUse, now_seconds: float) -> None:
+        """Take in what a queue used before this planner lived: `use` of the last one. Said again, it is ignored.
+
+        To be told before the first `cycle`, which counts what is held as used since then.
+        """
+        self._books.resume(queue, use, now_seconds)
+        self._changed = True
 
     # ---- decisions
 
@@ -284,9 +289,9 @@ class Planner:
         rooms = [tree.room(queue, entry) or 0 for entry in entries]
         return max(0, *rooms, 0) // WHOLE_GPU_MILLI
 
-    def decayed(self, now_seconds: float) -> dict[str, tuple[float, float]]:
-        """GPU-seconds and joules per queue as they count now in whose turn it is, to be kept over a restart."""
-        return self._books.fairness.decayed(now_seconds)
+    def use(self, queue: str, now_seconds: float) -> QueueUse:
+        """What a queue has used over time, to be kept for the next planner."""
+        return self._books.use(queue, now_seconds)
 
     # ---- what is told
 

@@ -349,6 +349,24 @@ class QueueEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueUse:
+    """What a queue itself has used over time, to be kept while no planner lives: `use` of one, `resume` of the next.
+
+    Attributes:
+        as_of_seconds: Until when it is counted, seconds since the epoch.
+        gpu_seconds: GPU-seconds, as they count then in whose turn it is: what is older counts less.
+        joules: Joules, likewise.
+        joules_by_hour: Joules of the rolling day, by hour since the epoch, not decayed: first those of the hour of
+            `as_of_seconds`, then those of the hours before it. Hours that are missing at the end had none.
+    """
+
+    as_of_seconds: float
+    gpu_seconds: float
+    joules: float
+    joules_by_hour: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class QueueReport:
     """Where a queue stands.
 

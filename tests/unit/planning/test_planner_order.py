@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from datahall.planning import Admit, Level, Placement, PodUsage, QueueCounts, Wait, WaitReason
+from datahall.planning import Admit, Level, Placement, PodUsage, QueueCounts, QueueUse, Wait, WaitReason
 from tests.unit.planning.planners import decide, gang, hall, node, queue, reasons, started
 
 
@@ -145,9 +145,9 @@ class TestTurns:
             planner = hall(node("a", 1), queues=[queue("top", 1)])
             planner.upsert_queue(queue("team-a", 0, parent="top"))
             planner.upsert_queue(queue("team-b", 0, parent="top"))
-            planner.used("team-a", 86_400.0, 0.0, 0.0)
+            planner.resume("team-a", QueueUse(0.0, 86_400.0, 0.0), elapsed)
             # What team-b used is less, and recent.
-            planner.used("team-b", 3_600.0, 0.0, elapsed)
+            planner.resume("team-b", QueueUse(elapsed, 3_600.0, 0.0), elapsed)
             found = decide(planner, gang("a"), gang("b", queue="team-b", created=9), at=elapsed)
             return next(key for key, word in reasons(found).items() if word == "admitted")
 
@@ -165,23 +165,11 @@ class TestTurns:
             planner.cycle(60.0 * minute)
             if minute == 2:
                 planner.withdraw("b-short")
-        used = {name: gpu_seconds for name, (gpu_seconds, _) in planner.decayed(600.0).items()}
+        used = {name: planner.use(name, 600.0).gpu_seconds for name in ("team-a", "team-b")}
         assert used["team-a"] == pytest.approx(600, rel=0.01)
         assert used["team-b"] == pytest.approx(120, rel=0.01)
         found = decide(planner, gang("a-more"), gang("b-more", queue="team-b", created=9), at=600.0)
         assert reasons(found) == {"a-more": WaitReason.QUOTA_EXCEEDED, "b-more": "admitted"}
-
-    def test_use_is_kept_over_a_restart(self):
-        before = hall(node("a"))
-        decide(before, gang("j", gpus=8), at=0.0)
-        for minute in range(1, 61):
-            before.cycle(60.0 * minute)
-        after = hall(node("a"))
-        for name, (gpu_seconds, joules) in before.decayed(3600.0).items():
-            after.used(name, gpu_seconds, joules, 3600.0)
-        kept = after.decayed(7200.0)["team-a"]
-        assert kept == pytest.approx(before.decayed(7200.0)["team-a"])
-        assert kept[0] == pytest.approx(8 * 3600, rel=0.02)
 
 
 class TestReservation:

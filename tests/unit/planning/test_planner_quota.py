@@ -9,6 +9,7 @@ from datahall.planning import (
     PowerDomainSpec,
     QueueEntry,
     QueueState,
+    QueueUse,
     WaitReason,
 )
 from tests.unit.planning.planners import NOW, decide, gang, hall, node, queue, reasons
@@ -199,7 +200,7 @@ class TestTree:
             parent="pool",
             queues=[queue("pool", 0), queue("team-b", 0, parent="pool")],
         )
-        planner.used("team-a", 1e6, 0.0, NOW)
+        planner.resume("team-a", QueueUse(NOW, 1e6, 0.0), NOW)
         found = decide(planner, gang("borrows", gpus=8, queue="team-b"), gang("owns", gpus=8, created=1))
         assert reasons(found) == {"owns": "admitted", "borrows": WaitReason.QUOTA_EXCEEDED}
 

@@ -174,14 +174,22 @@ class Fairness:
         used.ahead_joules -= joules
         self._add_above(queue, -gpu_seconds, -joules)
 
-    def decayed(self, now_seconds: float) -> dict[str, tuple[float, float]]:
-        """GPU-seconds and joules per queue as they count now, without advances: `record` them after a restart."""
+    def used(self, queue: str, now_seconds: float) -> tuple[float, float]:
+        """GPU-seconds and joules of a queue itself as they count now, without advances."""
         self._advance(now_seconds)
-        found = {}
-        for queue, used in sorted(self._used.items()):
-            left = self._left(used.at)
-            found[queue] = (used.gpu_seconds * left, used.joules * left)
-        return found
+        used = self._used.get(queue)
+        if used is None:
+            return 0.0, 0.0
+        left = self._left(used.at)
+        return used.gpu_seconds * left, used.joules * left
+
+    def decayed(self, now_seconds: float) -> dict[str, tuple[float, float]]:
+        """`used` of all queues by name: `record` them after a restart."""
+        return {queue: self.used(queue, now_seconds) for queue in sorted(self._used)}
+
+    def faded(self, seconds: float) -> float:
+        """The part that counts of what was used so many seconds ago; all of it for what is yet to come."""
+        return 0.5 ** (max(0.0, seconds) / self._half_life_seconds)
 
     # ---- whose turn it is
 

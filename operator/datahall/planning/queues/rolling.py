@@ -76,13 +76,43 @@ class RollingDay:
                 return float((hour + WINDOW_HOURS + 1) * HOUR_SECONDS)
         return None
 
-    def spent(self) -> list[tuple[float, str, int]]:
-        """Everything in the window, to be kept over a restart: (seconds since the epoch, queue, amount)."""
-        return [
-            (float(hour * HOUR_SECONDS), queue, amount)
-            for hour in sorted(self._hours)
-            for queue, amount in sorted(self._hours[hour].items())
-        ]
+    def by_hour(self, queue: str, now_seconds: float) -> tuple[int, ...]:
+        """What a queue spent in the window, to be kept over a restart.
+
+        Returns:
+            The amount of the present hour, then those of the hours before it; nothing after the last that has any.
+        """
+        self.age(now_seconds)
+        present = _hour(now_seconds)
+        found = [self._hours.get(present - ago, {}).get(queue, 0) for ago in range(WINDOW_HOURS + 1)]
+        while found and not found[-1]:
+            found.pop()
+        return tuple(found)
+
+    def put_back(self, queue: str, amounts: Iterable[int], as_of_seconds: float, now_seconds: float) -> None:
+        """Charge what a queue spent before this window was kept.
+
+        Args:
+            queue: The queue.
+            amounts: As `by_hour` gave them.
+            as_of_seconds: The time of that `by_hour`.
+            now_seconds: The present time. What is too old by now is left out.
+        """
+        present, first = _hour(now_seconds), _hour(as_of_seconds)
+        for ago, amount in enumerate(amounts):
+            hour = min(first - ago, present)  # of the future: the clock went back
+            if amount > 0 and hour + WINDOW_HOURS >= present:
+                self._tree.charge(queue, {self._resource: amount}, 1)
+                _add(self._hours.setdefault(hour, {}), queue, amount)
+
+    def spend_evenly(self, queue: str, per_second: float, since_seconds: float, now_seconds: float) -> None:
+        """Charge what a queue spent at a steady rate from one time until now, each hour its part."""
+        present = _hour(now_seconds)
+        amounts = []
+        for hour in range(present, _hour(since_seconds) - 1, -1):
+            begin, end = hour * HOUR_SECONDS, (hour + 1) * HOUR_SECONDS
+            amounts.append(round(per_second * (min(end, now_seconds) - max(begin, since_seconds))))
+        self.put_back(queue, amounts, now_seconds, now_seconds)
 
 
 def _hour(seconds: float) -> int:

@@ -54,13 +54,42 @@ def test_what_was_spent_outlives_a_restart_and_a_removed_queue(tree):
     day.spend("b", 7, 4 * HOUR + 59)
     after = QueueTree()
     again = RollingDay(after)
-    for seconds, queue, amount in day.spent():
-        again.spend(queue, amount, seconds)
-    assert again.spent() == day.spent() == [(3 * HOUR, "a", 5), (4 * HOUR, "b", 7)]
+    for queue in "ab":
+        again.put_back(queue, day.by_hour(queue, 5 * HOUR), 5 * HOUR, 5.5 * HOUR)
+    assert again.by_hour("a", 5 * HOUR) == day.by_hour("a", 5 * HOUR) == (0, 0, 5)
+    assert again.by_hour("b", 5 * HOUR) == day.by_hour("b", 5 * HOUR) == (0, 7)
     assert after.charged("b") == {JOULES_PER_DAY: 7}
     tree.remove("a")
     day.age(40 * HOUR)
     assert tree.charged("a") == {}
+
+
+def test_what_has_aged_meanwhile_is_not_put_back(tree):
+    day = RollingDay(tree)
+    day.put_back("a", (4, 0, 3), 10 * HOUR, 34.5 * HOUR)
+    assert tree.charged("a") == {JOULES_PER_DAY: 4}
+    day.age(35 * HOUR)
+    assert tree.charged("a") == {}
+
+
+def test_what_was_spent_in_the_future_was_spent_now(tree):
+    """The clock of the one that put it down was ahead."""
+    day = RollingDay(tree)
+    day.put_back("a", (4, 1), 100 * HOUR, 50 * HOUR)
+    assert day.by_hour("a", 50 * HOUR) == (5,)
+    day.age(75 * HOUR)
+    assert tree.charged("a") == {}
+
+
+@given(st.floats(0, 26 * HOUR), st.floats(26 * HOUR, 49 * HOUR), st.integers(0, 1000))
+def test_steady_spending_is_charged_to_the_hours_that_it_was_in(since, now, watts):
+    made = QueueTree()
+    day = RollingDay(made)
+    day.spend_evenly("a", watts, since, now)
+    for ago, amount in enumerate(day.by_hour("a", now)):
+        begin = (now // HOUR - ago) * HOUR
+        seconds = max(0.0, min(begin + HOUR, now) - max(begin, since))
+        assert amount == pytest.approx(watts * seconds, abs=1)
 
 
 def test_a_clock_set_back_keeps_nothing_for_ever(tree):
