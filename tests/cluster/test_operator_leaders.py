@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from datahall.kube.resources import LEASES
+from datahall.kube.resources import LEASES, QUEUES
 from local_cluster.api import ApiServer
 from tests.cluster.cluster import SUCCEEDED, Cluster
 from tests.cluster.operator_process import Operator
@@ -115,6 +117,33 @@ async def test_kill_9_of_the_leader_hands_over_in_the_middle_of_a_job(pair: Pair
     await until(ready, what="it stands by")
     await asyncio.sleep(1)
     assert pair.of_leader.calls[calls:] == []
+
+
+async def test_what_a_queue_used_outlives_its_leader(pair: Pair) -> None:
+    cluster = pair.cluster
+    pair.leader.kill()
+    at = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    kept = {"asOf": at, "decayedGpuSeconds": 3_600_000, "decayedJoules": 2_520_000_000}
+    await cluster.client.merge_patch(
+        QUEUES,
+        {"status": {"history": {**kept, "joulesByHour": [7_000_000]}}},
+        name=cluster.namespace,
+        namespace=None,
+        field_manager="test",
+        subresource="status",
+    )
+    await pair.standby.leads(seconds=20)
+    await cluster.job()
+    await cluster.gang(*FIRST)
+
+    async def counted() -> dict[str, Any]:
+        queue = await cluster.client.get(QUEUES, cluster.namespace)
+        return queue["status"] if queue["status"].get("admitted") == 1 else {}
+
+    status = await until(counted, what="the status of the Queue follows")
+    assert status["history"]["decayedGpuSeconds"] == pytest.approx(kept["decayedGpuSeconds"], rel=1e-3)
+    assert status["history"]["decayedJoules"] == pytest.approx(kept["decayedJoules"], rel=1e-3)
+    assert status["joules"]["lastDay"] == sum(status["history"]["joulesByHour"]) == 7_000_000
 
 
 async def test_a_leader_that_is_cut_off_writes_no_more_and_ends(pair: Pair) -> None:

@@ -23,6 +23,7 @@ from .common import (
     Rule,
     SpecModel,
     StatusModel,
+    Time,
     Unique,
 )
 
@@ -161,6 +162,23 @@ class EnergyUse(Model):
     """Joules left now, what it could borrow included. Absent: no queue on the way up has a limit."""
 
 
+class UseOverTime(Model):
+    """What it has used over time, put down so that a new leader of the operators goes on from there."""
+
+    as_of: Annotated[Time, Field(examples=["2026-11-22T15:00:00Z"])]
+    """Until when it is counted. What its jobs and services hold meanwhile is added by whoever reads it."""
+    decayed_gpu_seconds: Annotated[int, Field(ge=0, examples=[1_209_600])]
+    """GPU-seconds that its own jobs and services used, as they count in whose turn it is: what was used 7 days before
+    asOf counts half."""
+    decayed_joules: Annotated[int, Field(ge=0, examples=[846_720_000])]
+    """Joules that they drew, likewise."""
+    joules_by_hour: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        Field(max_length=32, examples=[[1_260_000, 2_520_000]]),
+    ] = ()
+    """Joules that they drew within each hour (UTC), not decayed: first the hour of asOf, then those before it."""
+
+
 class QueueStatus(StatusModel):
     """What the operator sees."""
 
@@ -187,10 +205,15 @@ class QueueStatus(StatusModel):
     summary: Annotated[str | None, Field(max_length=8192, examples=["H100 20/16, Any 0/8"])] = None
     """GPUs held and of its own, per entry of the quota, for tables: more than its own are borrowed. Programs read
     used."""
+    history: UseOverTime | None = None
+    """What it has used over time. Written with each change of the rest, and every few minutes while something is held.
+    Absent: nothing was used yet."""
     admitted: Annotated[int, Field(ge=0, examples=[3])] = 0
-    """TrainingJobs that hold their place."""
+    """TrainingJobs, and replicas of InferenceServices, that hold their place; those that are ending still do. What
+    queues beneath it admit is counted there."""
     waiting: Annotated[int, Field(ge=0, examples=[5])] = 0
-    """TrainingJobs that wait for one."""
+    """TrainingJobs, and replicas of InferenceServices, that are in its line for a place. Those that something else
+    keeps from starting, such as a missing claim, are in no line."""
 
 
 class Queue(Model):

@@ -91,10 +91,10 @@ def use_of(use: ModelUse) -> str:
 
 
 def standing_of(queue: QueueStanding) -> str:
-    """`3 jobs hold a place, 5 wait; share 0.125; its turn is next`."""
-    holds = "holds" if queue.running == 1 else "hold"
+    """`3 jobs and replicas hold a place, 5 wait; share 0.125; its turn is next`."""
+    hold = "job or replica holds" if queue.running == 1 else "jobs and replicas hold"
     waits = "waits" if queue.waiting == 1 else "wait"
-    parts = [f"{counted(queue.running, 'job')} {holds} a place, {queue.waiting} {waits}"]
+    parts = [f"{queue.running} {hold} a place, {queue.waiting} {waits}"]
     if queue.share is not None:
         parts.append(f"share {queue.share}" + (f" by weight {queue.weight}" if queue.weight != 1 else ""))
     if queue.turn is Turn.NEXT:

@@ -1,4 +1,7 @@
-"""What to say about a Queue: what is held of its quota, borrowed and still to be had, and how many jobs wait."""
+"""What to say about a Queue: what is held of its quota, borrowed and still to be had, and how many wait.
+
+Its status keeps what it used over time, too: that is all that one leader has to leave to the next.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,17 @@ import math
 from typing import Any
 
 from datahall.api.conditions import ConditionType, set_condition
-from datahall.api.queue import EnergyUse, GPUUse, PowerUse, Queue
+from datahall.api.queue import EnergyUse, GPUUse, PowerUse, Queue, UseOverTime
 from datahall.api.reasons import Reason
 from datahall.control import times
-from datahall.planning import QueueEntry, QueueReport
+from datahall.planning import QueueEntry, QueueReport, QueueUse
 
 UNKNOWN_MODEL = "Unknown"
 """What GPUs are called here whose model nobody knows (any more): those of a node that is gone."""
+
+HISTORY_EVERY_SECONDS = 300.0
+"""How often what a queue used over time is put down where nothing else of its status changes. A new leader counts what
+is held since the last time: only what started and ended between two writes could be missed, and both are changes."""
 
 _ENTRIES = 64
 
@@ -33,6 +40,7 @@ def status(
     queue: Queue,
     *,
     report: QueueReport,
+    use: QueueUse,
     parent_exists: bool,
     held: int,
     waiting: int,
@@ -43,9 +51,10 @@ def status(
     Args:
         queue: the Queue with its present status.
         report: where it stands, as the planner has it.
+        use: what it has used over time, as the planner has it.
         parent_exists: whether the queue that it names as its parent exists.
-        held: jobs that hold their place.
-        waiting: jobs that wait.
+        held: jobs and replicas that hold their place.
+        waiting: jobs and replicas that wait.
         now: the present time.
     """
     used = entries(queue, report)
@@ -81,7 +90,41 @@ def status(
             "waiting": waiting,
         }
     )
+    if after == queue.status and not _history_is_due(queue, report, now):
+        return None
+    after = after.model_copy(update={"history": _history(queue, use)})
     return None if after == queue.status else after.to_json()
+
+
+def use_of(queue: Queue) -> QueueUse | None:
+    """What a Queue used over time, as its status has it; None where it says nothing."""
+    history = queue.status.history
+    if history is None:
+        return None
+    try:
+        as_of = times.from_text(history.as_of).timestamp()
+    except ValueError:
+        return None  # not written by us: whose turn it is begins anew, and nothing else suffers
+    return QueueUse(as_of, history.decayed_gpu_seconds, history.decayed_joules, history.joules_by_hour)
+
+
+def _history_is_due(queue: Queue, report: QueueReport, now: datetime.datetime) -> bool:
+    """Whether use is to be put down though nothing else has changed: where nothing is held, none is added."""
+    if not (report.watts.used or any(entry.used for entry in report.gpus.values())):
+        return False
+    history = queue.status.history
+    return history is None or times.since(history.as_of, now) >= HISTORY_EVERY_SECONDS
+
+
+def _history(queue: Queue, use: QueueUse) -> UseOverTime | None:
+    if queue.status.history is None and not (use.gpu_seconds or use.joules):
+        return None
+    return UseOverTime(
+        as_of=times.to_text(datetime.datetime.fromtimestamp(use.as_of_seconds, datetime.UTC)),
+        decayed_gpu_seconds=round(use.gpu_seconds),
+        decayed_joules=round(use.joules),
+        joules_by_hour=use.joules_by_hour,
+    )
 
 
 def _ready(report: QueueReport, used: dict[str, QueueEntry], *, parent_exists: bool) -> tuple[Reason, str]:

@@ -91,7 +91,13 @@ class Reconcilers:
         return await self._by_kind[key.kind](key, lane)
 
     def settle_all(self) -> None:
-        """Tell the planner of every job, before it may decide anything: what is held must be known first."""
+        """Tell the planner of every job, before it may decide anything: what is held must be known first.
+
+        And of what queues have used: whose turn it is goes on where the last leader left it.
+        """
+        for quota in self._tables.queues:
+            if quota.queue is not None:
+                self._scheduling.resume(quota.queue)
         for view in self._tables.jobs:
             if view.job is not None:
                 self._settle(view.job, self._pods(view.namespace, view.name), blocked=True)
@@ -287,6 +293,7 @@ class Reconcilers:
         status = queues.status(
             view.queue,
             report=report,
+            use=self._scheduling.use(key.name),
             parent_exists=parent is None or self._scheduling.report(parent) is not None,
             held=counts.held,
             waiting=counts.waiting,

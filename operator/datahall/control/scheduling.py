@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
 
+from datahall.api.queue import Queue
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import Placement as PlacementStatus
 from datahall.api.trainingjob import TrainingJob
-from datahall.control import gangs, labels, metrics
+from datahall.control import gangs, labels, metrics, queues
 from datahall.control.training.plan import Blocker, Eviction, Waiting, terminal, wants_admission
 from datahall.control.training.waiting import IN_LINE
 from datahall.control.views import NodeView, PodView, QueueView
@@ -33,6 +33,7 @@ from datahall.planning import (
     Planner,
     QueueCounts,
     QueueReport,
+    QueueUse,
     Wait,
     WaitReason,
 )
@@ -100,7 +101,7 @@ class Scheduling:
         self._waiting: dict[str, Wait] = {}
         self._evictions: dict[str, Eviction] = {}
         self._jobs: dict[str, _Job] = {}
-        self._of_queue: defaultdict[str, set[str]] = defaultdict(set)
+        self._loose: dict[str, str] = {}
         self._more = False
         self.others: Callable[[Decision], list[News]] = lambda _: []
         """Takes decisions on gangs that are no jobs'; says who is to look at what has changed."""
@@ -137,11 +138,13 @@ class Scheduling:
             if queue := new.labels.get(labels.QUEUE):
                 place = Placement(0, new.node, self._model(new))
                 self._planner.hold(gangs.loose_gang(new, queue), (place,), leaving=new.deleted_at is not None)
+                self._loose[new.uid] = queue
             else:
                 self._planner.upsert_pod(gangs.pod_usage(new))
         elif old is not None:
             self._planner.remove_pod(old.uid)
             self._planner.withdraw(old.uid)
+            self._loose.pop(old.uid, None)
             self._wake()
 
     def queue(self, old: QueueView | None, new: QueueView | None) -> None:
@@ -151,6 +154,11 @@ class Scheduling:
         elif old is not None:
             self._planner.remove_queue(old.name)
         self._wake()
+
+    def resume(self, queue: Queue) -> None:
+        """Take in what a queue used under the last leader, as its status has it."""
+        if (use := queues.use_of(queue)) is not None:
+            self._planner.resume(queue.metadata.name, use, time.time())
 
     def settle(
         self, job: TrainingJob, pods: tuple[PodView, ...], *, blocked: bool, deleting: bool = False
@@ -193,8 +201,7 @@ class Scheduling:
         self._admitted.pop(uid, None)
         self._waiting.pop(uid, None)
         self._evictions.pop(uid, None)
-        if (job := self._jobs.pop(uid, None)) is not None:
-            self._of_queue[job.gang.queue].discard(uid)
+        if self._jobs.pop(uid, None) is not None:
             self._wake()
 
     def _hold(
@@ -219,7 +226,6 @@ class Scheduling:
 
     def _remember(self, job: TrainingJob, gang: GangRequest) -> None:
         self._jobs[gang.key] = _Job(job.metadata.namespace, job.metadata.name, gang)
-        self._of_queue[gang.queue].add(gang.key)  # a job never changes its queue
 
     # ---- answers
 
@@ -309,14 +315,18 @@ class Scheduling:
         return self._planner.queue_usage(queue)
 
     def counts(self, queue: str) -> QueueCounts:
-        """Jobs of a queue that wait and that hold a place; replicas and pods of nobody are not among them."""
-        jobs = self._of_queue.get(queue, ())
-        held = sum(self._planner.held(uid) is not None for uid in jobs)
-        return QueueCounts(waiting=len(jobs) - held, held=held)
+        """Jobs and replicas of a queue that wait and that hold a place; pods of nobody are not among them."""
+        counts = self._planner.queue_counts(queue)
+        nobodys = sum(of == queue for of in self._loose.values())
+        return QueueCounts(waiting=counts.waiting, held=counts.held - nobodys)
 
     def quota_room(self, queue: str, model: str) -> int:
         """GPUs of quota left for a model."""
         return self._planner.quota_room(queue, model)
+
+    def use(self, queue: str) -> QueueUse:
+        """What a queue has used over time."""
+        return self._planner.use(queue, time.time())
 
     def report(self, queue: str) -> QueueReport | None:
         """Where a queue stands; None for one that does not exist."""

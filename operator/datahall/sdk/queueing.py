@@ -70,8 +70,8 @@ class QueueStanding:
         joules: energy of the last 24 hours; None where it is not counted.
         nominal_joules_per_day: joules of its own; None for no limit.
         share: its share of the hall beyond nominal, by weight, a decimal; None where the operator has not said.
-        running: TrainingJobs that hold their place.
-        waiting: TrainingJobs that wait.
+        running: TrainingJobs, and replicas of InferenceServices, that hold their place.
+        waiting: TrainingJobs and replicas that are in its line.
         turn: whether its next job goes first.
         reason: a word of the reason catalogue for what is wrong with it; "" for nothing.
         trouble: the same in a sentence.

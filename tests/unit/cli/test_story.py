@@ -63,7 +63,7 @@ def test_explain_a_job_that_waits(api: FakeApi, run: Run) -> None:
         Waits:       since 14:30 UTC, 34m ago
         Place:       2nd in line of queue team-a, with priority 0; 1 before it is named below
         Start:       about 15:20 UTC, in 16m: an estimate, from what runs now
-        Queue:       team-a: 3 jobs hold a place, 1 waits; share 0.125; its turn is next
+        Queue:       team-a: 3 jobs and replicas hold a place, 1 waits; share 0.125; its turn is next
                      H100 20 of 16 held, 4 borrowed, 2 available
                      Any 0 of 8 held, 8 available
                      14 kW reserved, 2800 W available
@@ -133,7 +133,7 @@ saved 90s ago, 20 steps back
         By whom:     nobody before 15:10 UTC, in 6m: the queue's minimum run time
                      by priority: team-b/first (9) of its queue, which waits, may
                      by quota: its queue has borrowed GPUs (4 of H100), and who lent them may take them back
-        Queue:       team-a: 3 jobs hold a place, 1 waits; share 0.125; its turn is next
+        Queue:       team-a: 3 jobs and replicas hold a place, 1 waits; share 0.125; its turn is next
                      H100 20 of 16 held, 4 borrowed, 2 available
                      Any 0 of 8 held, 8 available
                      14 kW reserved, 2800 W available
@@ -316,7 +316,7 @@ def test_one_queue_with_its_line(api: FakeApi, run: Run) -> None:
                      Any 0 of 8 held, 8 available
         Watts:       14 kW of 16.8 kW used, 2800 W available
         Energy:      312 MJ of 500 MJ used, 188 MJ available, in 24 h
-        Work:        3 jobs hold a place, 1 waits; share 0.125 by weight 2; its turn is next
+        Work:        3 jobs and replicas hold a place, 1 waits; share 0.125 by weight 2; its turn is next
         Beneath:     trials
         Namespaces:  team-a
         Minimum run: 10m, before a job may be ended for others

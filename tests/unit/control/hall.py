@@ -99,10 +99,13 @@ class Hall:
         }
         self.tables.nodes.put(merged(body, over))
 
-    def quota(self, *, name: str = "team-a", nominal: int = 8, **spec: Any) -> None:
+    def quota(
+        self, *, name: str = "team-a", nominal: int = 8, status: Json | None = None, **spec: Any
+    ) -> None:
         quota = {"model": "H100", "nominal": nominal, **spec.pop("limits", {})}
         body = {"metadata": self.meta(name, "", f"queue-{name}"), "spec": {"gpus": [quota], **spec}}
         body["metadata"]["generation"] = next(self._versions)
+        body["status"] = status or {}
         self.tables.queues.put(body)
 
     def claim(

@@ -7,11 +7,12 @@ import pytest
 
 from datahall.api.queue import Queue
 from datahall.control import queues
-from datahall.planning import QueueEntry, QueueReport
+from datahall.planning import QueueEntry, QueueReport, QueueUse
 
 NOW = datetime.datetime(2026, 11, 22, 16, tzinfo=datetime.UTC)
 LATER = NOW + datetime.timedelta(hours=1)
 NOTHING = QueueEntry(0, 0, 0, None)
+NO_USE = QueueUse(NOW.timestamp(), 0.0, 0.0)
 
 
 def queue(status: dict[str, Any] | None = None, *, spec: dict[str, Any] | None = None, **gpus: int) -> Queue:
@@ -44,8 +45,11 @@ def told(
     held: int = 0,
     waiting: int = 0,
     parent_exists: bool = True,
+    use: QueueUse = NO_USE,
 ) -> Any:
-    return queues.status(body, report=seen, parent_exists=parent_exists, held=held, waiting=waiting, now=now)
+    return queues.status(
+        body, report=seen, use=use, parent_exists=parent_exists, held=held, waiting=waiting, now=now
+    )
 
 
 def ready(status: dict[str, Any]) -> dict[str, Any]:
@@ -121,3 +125,61 @@ def test_the_same_numbers_again_are_not_written():
     assert told(again, decayed, held=1, now=LATER) is None
     changed = told(again, report(H100=QueueEntry(8, 3, 0, 5)), held=1, now=LATER)
     assert ready(changed)["lastTransitionTime"] == "2026-11-22T16:00:00Z"
+
+
+def used(at: datetime.datetime, gpu_seconds: float = 7200.4, *hours: int) -> QueueUse:
+    return QueueUse(at.timestamp(), gpu_seconds, gpu_seconds * 700, hours)
+
+
+BUSY = report(H100=QueueEntry(8, 2, 0, 6))
+IDLE = report(H100=QueueEntry(8, 0, 0, 8))
+
+
+def test_what_was_used_over_time_is_put_down_and_read_back():
+    status = told(queue(H100=8), BUSY, held=1, use=used(NOW, 7200.4, 5, 0, 9))
+    assert status["history"] == {
+        "asOf": "2026-11-22T16:00:00Z",
+        "decayedGpuSeconds": 7200,
+        "decayedJoules": 5040280,
+        "joulesByHour": [5, 0, 9],
+    }
+    kept = queues.use_of(queue(status, H100=8))
+    assert kept == QueueUse(NOW.timestamp(), 7200, 5040280, (5, 0, 9))
+    assert queues.use_of(queue(H100=8)) is None, "a queue that nobody has looked at"
+
+
+def test_a_queue_that_used_nothing_says_nothing_of_it():
+    assert "history" not in told(queue(H100=8), IDLE)
+    assert told(queue(told(queue(H100=8), IDLE), H100=8), IDLE, now=LATER) is None
+
+
+def test_use_is_put_down_with_each_change_and_else_every_few_minutes():
+    first = queue(told(queue(H100=8), BUSY, held=1, use=used(NOW)), H100=8)
+    soon = NOW + datetime.timedelta(seconds=60)
+    due = NOW + datetime.timedelta(seconds=queues.HISTORY_EVERY_SECONDS)
+    assert told(first, BUSY, held=1, now=soon, use=used(soon, 7320)) is None
+    assert (
+        told(first, BUSY, held=1, waiting=1, now=soon, use=used(soon, 7320))["history"]["decayedGpuSeconds"]
+        == 7320
+    )
+    assert (
+        told(first, BUSY, held=1, now=due, use=used(due, 7800))["history"]["asOf"] == "2026-11-22T16:05:00Z"
+    )
+
+
+def test_before_anything_is_counted_there_is_nothing_to_put_down():
+    first = queue(told(queue(H100=8), BUSY, held=1), H100=8)
+    assert told(first, BUSY, held=1, now=LATER) is None
+    assert told(first, BUSY, held=1, now=LATER, use=used(LATER))["history"]["asOf"] == "2026-11-22T17:00:00Z"
+
+
+def test_where_nothing_is_held_use_is_not_written_again():
+    """What fades can be worked out from what is written."""
+    first = queue(told(queue(H100=8), IDLE, use=used(NOW)), H100=8)
+    assert told(first, IDLE, now=LATER, use=used(LATER, 7190)) is None
+
+
+def test_a_time_that_cannot_be_read_is_no_history():
+    status = told(queue(H100=8), BUSY, held=1, use=used(NOW))
+    status["history"]["asOf"] = "yesterday"
+    assert queues.use_of(queue(status, H100=8)) is None

@@ -284,10 +284,13 @@ async def test_jobs_and_replicas_stand_in_one_line():
     service.make("r-1")
     service.cycle()
     assert service.waits() == {"r-1": "QuotaExceeded"}
+    counts = service.hall.scheduling.counts
+    assert (counts("team-a").held, counts("team-a").waiting) == (1, 1)
     service.hall.delete_job(job)
     service.hall.delete_pod(service.hall.worker(job))
     service.cycle()
     assert service.lift() == {"r-1"}
+    assert (counts("team-a").held, counts("team-a").waiting) == (1, 0)
 
 
 async def test_a_replica_without_gpus_waits_for_room_as_well():

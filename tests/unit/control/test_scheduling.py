@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 
+from datahall import planning
+from datahall.control import times
+from datahall.control.scheduling import REASONS
+from datahall.control.training.waiting import IN_LINE
 from tests.unit.control.hall import Hall
 
 pytestmark = pytest.mark.looptime
@@ -195,6 +201,7 @@ async def test_the_workers_of_a_deleted_job_keep_their_room_until_they_are_gone(
     hall.cycle()
     assert not hall.admitted(other), "the GPUs are still in use"
     assert hall.used == 8
+    assert hall.scheduling.counts("team-a").held == 0, "pods of nobody are no jobs"
     hall.delete_pod(pod)
     hall.cycle()
     assert hall.admitted(other)
@@ -275,6 +282,30 @@ async def test_a_new_leader_knows_what_is_held_before_it_decides_anything():
     assert hall.scheduling.counts("team-a").waiting == 1
 
 
+async def test_a_new_leader_goes_on_with_what_queues_used():
+    hall = Hall()
+    now = datetime.datetime.now(datetime.UTC)
+    kept = {"decayedGpuSeconds": 86_400, "decayedJoules": 60_480_000, "joulesByHour": [700, 2_520_000]}
+    hall.quota(status={"history": {"asOf": times.to_text(now), **kept}})
+    hall.reconcilers.settle_all()
+    hall.cycle()
+    use = hall.scheduling.use("team-a")
+    assert (use.gpu_seconds, use.joules) == pytest.approx((86_400, 60_480_000), rel=1e-3)
+    assert sum(use.joules_by_hour) == 2_520_700
+    assert hall.scheduling.report("team-a").joules.used == 2_520_700
+
+
+async def test_a_standby_reads_what_queues_used_when_it_takes_over_and_not_before():
+    """The leader goes on writing while the standby watches."""
+    hall = Hall()
+    now = times.to_text(datetime.datetime.now(datetime.UTC))
+    for used in (100, 86_400):
+        hall.quota(status={"history": {"asOf": now, "decayedGpuSeconds": used, "decayedJoules": 0}})
+    hall.reconcilers.settle_all()
+    hall.cycle()
+    assert hall.scheduling.use("team-a").gpu_seconds == pytest.approx(86_400, rel=1e-3)
+
+
 async def test_a_new_leader_counts_the_workers_whose_status_has_no_place():
     # The last leader gave the place back, and its pods are still leaving.
     hall = Hall()
@@ -319,3 +350,7 @@ async def test_the_workers_of_a_job_that_cannot_be_understood_are_counted_all_th
     assert not hall.admitted(other)
     hall.change_job(job, spec={"task": "ImageClassification"})
     assert hall.used == 8
+
+
+def test_the_planner_and_the_statuses_mean_the_same_by_waiting_in_line():
+    assert {REASONS[reason] for reason in planning.IN_LINE} == IN_LINE

@@ -90,13 +90,11 @@ def test_what_ran_on_while_nobody_led_is_counted():
         after = taken_over(before, at, seen=seen, held=[("j", 8)])
         grown = after.use("team-a", at).gpu_seconds - before.use("team-a", seen).gpu_seconds
         assert grown == pytest.approx(8 * away, rel=0.02)
-        assert sum(after.use("team-a", at).joules_by_hour) == pytest.approx(
-            8 * 700 * (HOUR + away), abs=10
-        )
+        assert sum(after.use("team-a", at).joules_by_hour) == pytest.approx(8 * 700 * (HOUR + away), abs=10)
 
 
 def test_no_more_than_a_day_is_counted_that_nobody_saw():
-    """The next leader's clock may be years ahead; then what was used long ago is forgotten, and no more harm is done."""
+    """The next leader's clock may be years ahead: what was used is forgotten then, and no more harm is done."""
     before = ran(fresh(), HOUR)
     at = START + 1000 * DAY
     after = taken_over(before, at, seen=START + HOUR, held=[("j", 8)])
@@ -139,7 +137,9 @@ def test_a_queue_that_spent_its_joules_starts_nothing_under_the_next_leader():
 
 def test_who_took_much_under_the_last_leader_stands_behind_under_the_next():
     def pool():
-        return hall(node("a"), queues=[queue("top", 8), queue("team-b", 0, parent="top")], quota=0, parent="top")
+        return hall(
+            node("a"), queues=[queue("top", 8), queue("team-b", 0, parent="top")], quota=0, parent="top"
+        )
 
     before = ran(pool(), HOUR)
     at = START + HOUR

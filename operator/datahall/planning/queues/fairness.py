@@ -189,7 +189,8 @@ class Fairness:
 
     def faded(self, seconds: float) -> float:
         """The part that counts of what was used so many seconds ago; all of it for what is yet to come."""
-        return 0.5 ** (max(0.0, seconds) / self._half_life_seconds)
+        left: float = 0.5 ** (max(0.0, seconds) / self._half_life_seconds)
+        return left
 
     # ---- whose turn it is
 
