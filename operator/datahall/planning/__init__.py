@@ -15,6 +15,7 @@ from datahall.planning.planner import Planner
 from datahall.planning.power_tree import PowerDomainSpec
 from datahall.planning.types import (
     ANY_MODEL,
+    IN_LINE,
     Admit,
     Blocker,
     Decision,
@@ -38,6 +39,7 @@ from datahall.planning.types import (
 
 __all__ = [
     "ANY_MODEL",
+    "IN_LINE",
     "Admit",
     "Blocker",
     "Decision",

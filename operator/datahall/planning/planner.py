@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datahall.planning import messages
 from datahall.planning.books import Books
-from datahall.planning.cycle import Cycle, Outcome
+from datahall.planning.cycle import Cycle
 from datahall.planning.holdings import gpu_resource
 from datahall.planning.holds import Holds
 from datahall.planning.judging import Memory, pod_class
@@ -15,10 +15,11 @@ from datahall.planning.power_tree import PowerDomainSpec
 from datahall.planning.reports import queue_report
 from datahall.planning.shape import Shape
 from datahall.planning.state import Holder
+from datahall.planning.telling import Teller
 from datahall.planning.types import (
     ANY_MODEL,
+    IN_LINE,
     WHOLE_GPU_MILLI,
-    Blocker,
     Decision,
     GangProgress,
     GangRequest,
@@ -30,22 +31,16 @@ from datahall.planning.types import (
     QueueState,
     QueueUse,
     Wait,
+    WaitReason,
 )
-from datahall.planning.verdicts import Kept, Refusal
-from datahall.planning.waiting import Kind, KindKey, WaitingLine
+from datahall.planning.verdicts import Kept
+from datahall.planning.waiting import WaitingLine
 
 MOST_STARTS = 500
 """Gangs that start in one cycle, at most: their pods are made while the next ones are decided on."""
 
 LOOK_AGAIN_SECONDS = 10.0
 """Time alone lets gangs start (a promise comes due, a minimum run time ends): how often that is looked at."""
-
-REFRESH_SECONDS = 15.0
-"""How often gangs at the head of a line are told that only the numbers of their message have moved."""
-
-_REFRESHED_KINDS = 64
-_REFRESHED_PER_KIND = 8
-_BLOCKERS = 8
 
 
 class Planner:
@@ -59,16 +54,13 @@ class Planner:
         self._books = Books()
         self._pods: dict[str, PodUsage] = {}
         self._line = WaitingLine()
+        self._teller = Teller(self._line)
         self._holds = Holds()
         self._memory = Memory()
         self._kept: Kept | None = None
-        self._refused: dict[KindKey, Refusal] = {}
-        self._apart: dict[str, Refusal] = {}
-        self._told: dict[str, tuple[str, str]] = {}
         self._changed = False
         self._now_seconds: float | None = None
         self._look_at_seconds = 0.0
-        self._refresh_at_seconds = 0.0
 
     # ---- nodes, power, pods, queues
 
@@ -133,7 +125,7 @@ class Planner:
 
     def withdraw(self, key: str) -> None:
         """Forget a gang, waiting or held, and free what it held."""
-        self._forget_told(key)
+        self._teller.forget(key)
         self._holds.forget(self._books, key)
         if self._line.remove(key) is not None or self._books.holdings.let_go(key) is not None:
             self._changed = True
@@ -157,7 +149,7 @@ class Planner:
         if not leaving:  # a gang that moves or grows leaves with room held for its return
             self._holds.drop(self._books, gang.key)
         self._line.remove(gang.key)
-        self._forget_told(gang.key)
+        self._teller.forget(gang.key)
         self._books.holdings.take(gang, placements, self._now_seconds or 0.0, leaving=leaving)
         self._changed = True
 
@@ -190,7 +182,8 @@ class Planner:
 
         Returns:
             Starts and evictions in the order in which they were decided; then why others wait, for those that were not
-            told yet or wait for another reason than they were told. `waiting` has the present numbers of all.
+            told yet or wait for another reason than they were told (`IN_LINE` counts as one). `waiting` has the present
+            reason and numbers of all.
         """
         if self._now_seconds is None:
             self._books.holdings.date(now_seconds)
@@ -211,10 +204,10 @@ class Planner:
             most_starts=MOST_STARTS,
         ).run()
         for decision in outcome.started:
-            self._told.pop(decision.key, None)
+            self._teller.forget(decision.key)
         self._changed |= outcome.more
         self._kept = outcome.kept
-        return [*outcome.started, *self._news(outcome)]
+        return [*outcome.started, *self._teller.news(outcome, now_seconds)]
 
     # ---- questions
 
@@ -224,11 +217,7 @@ class Planner:
 
     def waiting(self, key: str) -> Wait | None:
         """Why a gang waits, with the numbers of now; None if it does not wait or was not examined yet."""
-        kind = self._line.kind(key)
-        if kind is None:
-            return None
-        refusal = self._apart.get(key) or self._refused.get(kind.key)
-        return None if refusal is None else self._wait(key, refusal)
+        return self._teller.why(key)
 
     def held(self, key: str) -> tuple[Placement, ...] | None:
         """Where a held gang is placed; None when it is not held."""
@@ -293,83 +282,7 @@ class Planner:
         """What a queue has used over time, to be kept for the next planner."""
         return self._books.use(queue, now_seconds)
 
-    # ---- what is told
-
-    def _news(self, outcome: Outcome) -> list[Decision]:
-        """Who is told something: those never told, and those whose reason has changed; now and then new numbers."""
-        self._refused, self._apart = outcome.refused, outcome.apart
-        now = self._now_seconds or 0.0
-        refresh = now >= self._refresh_at_seconds
-        if refresh:
-            self._refresh_at_seconds = now + REFRESH_SECONDS
-        news: list[Decision] = []
-        fresh = 0
-        for queue in self._line.queues():
-            for kind in self._line.kinds(queue):
-                refusal = outcome.refused.get(kind.key)
-                if refusal is None:
-                    continue
-                news += self._news_of_kind(kind, refusal)
-                if refresh and fresh < _REFRESHED_KINDS:
-                    fresh += 1
-                    news += self._new_numbers(kind, refusal)
-        for key, refusal in outcome.apart.items():
-            if self._line.get(key) is not None and self._told.get(key, ("", ""))[0] != refusal.reason:
-                news.append(self._tell(key, refusal))
-        return news
-
-    def _news_of_kind(self, kind: Kind, refusal: Refusal) -> list[Decision]:
-        if kind.told != refusal.reason:
-            kind.told = refusal.reason
-            kind.untold.clear()
-            keys = [place[2] for place in kind.line]
-        else:
-            keys = sorted(kind.untold)
-            kind.untold.clear()
-            # A gang that had a reason of its own, and has it no more.
-            keys += [
-                place[2]
-                for place in kind.line[:_REFRESHED_PER_KIND]
-                if place[2] in self._told and self._told[place[2]][0] != refusal.reason
-            ]
-        keys = [key for key in dict.fromkeys(keys) if key not in self._apart]
-        if not keys:
-            return []
-        blockers = _blockers(refusal)
-        return [self._tell(key, refusal, blockers) for key in keys]
-
-    def _new_numbers(self, kind: Kind, refusal: Refusal) -> list[Decision]:
-        found: list[Decision] = []
-        blockers = _blockers(refusal)
-        for _, _, key in kind.line[:_REFRESHED_PER_KIND]:
-            own = self._apart.get(key)
-            reason, message = blockers[0].reason, blockers[0].message
-            if own is not None:
-                reason, message = own.reason, own.tell()
-            if self._told.get(key) not in (None, (reason, message)):
-                found.append(self._tell(key, refusal, blockers) if own is None else self._tell(key, own))
-        return found
-
-    def _tell(self, key: str, refusal: Refusal, blockers: tuple[Blocker, ...] = ()) -> Wait:
-        wait = self._wait(key, refusal, blockers)
-        self._told[key] = wait.reason, wait.message
-        return wait
-
-    def _wait(self, key: str, refusal: Refusal, blockers: tuple[Blocker, ...] = ()) -> Wait:
-        blockers = blockers or _blockers(refusal)
-        return Wait(
-            key,
-            refusal.reason,
-            blockers[0].message,
-            self._line.position(key),
-            refusal.starts_seconds,
-            blockers,
-        )
-
     # ---- inside
-
-    def _forget_told(self, key: str) -> None:
-        self._told.pop(key, None)
 
     def _use(self, pod: PodUsage, sign: int) -> None:
         if pod.node:
@@ -377,9 +290,8 @@ class Planner:
             self._books.hall.nodes.use(pod.node, Holder.PODS, amounts, sign)
 
 
-def _blockers(refusal: Refusal) -> tuple[Blocker, ...]:
-    """Everything that is known to be in the way, in sentences, each once."""
-    return tuple(dict.fromkeys(Blocker(r.reason, r.tell()) for r in refusal.all()))[:_BLOCKERS]
+def _alike(told: str, reason: WaitReason) -> bool:
+    return told == reason or (told in IN_LINE and reason in IN_LINE)
 
 
 def _check(gang: GangRequest) -> None:

@@ -59,6 +59,23 @@ class WaitReason(StrEnum):
     """Others are ending for it; it starts when they have gone."""
 
 
+IN_LINE = frozenset(
+    {
+        WaitReason.QUOTA_EXCEEDED,
+        WaitReason.BORROWED_AWAY,
+        WaitReason.POWER_BUDGET,
+        WaitReason.ENERGY_BUDGET,
+        WaitReason.INSUFFICIENT_GPUS,
+        WaitReason.INSUFFICIENT_RESOURCES,
+        WaitReason.NO_ONE_DOMAIN,
+        WaitReason.BEHIND_OTHERS,
+        WaitReason.RESERVED,
+    }
+)
+"""Reasons of those who just wait for their turn. They change into each other at every start and end, as numbers do, so
+such a change is no news: in a long line it would be thousands at each cycle."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a queue may hold of one resource.
