@@ -30,8 +30,7 @@ class TestEveryRefusalHasNumbers:
             (
                 gang("j", 2, 8, models=("H100",)),
                 WaitReason.QUOTA_EXCEEDED,
-                "needs 2 x 8 GPUs (H100), 16 H100 GPUs; queue team-a has 12 H100 GPUs of quota left: "
-                "4 of 16 in use",
+                "needs 2 x 8 GPUs (H100); queue team-a has 12 H100 GPUs of quota left: 4 of 16 in use",
             ),
             (
                 gang("j", 2, 8, min_workers=1, cpu=99, models=("A100",)),
@@ -99,7 +98,7 @@ class TestEveryRefusalHasNumbers:
             (
                 gang("j", 3, 8, models=("H100",)),
                 WaitReason.QUOTA_TOO_SMALL,
-                "can never fit: needs 3 x 8 GPUs (H100), 24 H100 GPUs; the whole quota of queue team-a is 16 H100 "
+                "can never fit: needs 3 x 8 GPUs (H100); the whole quota of queue team-a is 16 H100 "
                 "GPUs: lower what is asked for or raise the quota",
             ),
             (

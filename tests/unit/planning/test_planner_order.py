@@ -40,7 +40,7 @@ class TestInAQueue:
         found = decide(planner, *(gang(f"j{i}", created=i) for i in range(20)))
         assert [found[f"j{i}"].position for i in range(1, 20)] == list(range(1, 20))
         assert {wait.message for wait in found.values() if isinstance(wait, Wait)} == {
-            "needs 1 GPU, 1 H100 GPU; queue team-a has 0 GPUs of quota left: 1 of 1 in use"
+            "needs 1 GPU; queue team-a has 0 GPUs of quota left: 1 of 1 in use"
         }
 
 

@@ -37,7 +37,7 @@ class TestModels:
         found = decide(planner, gang("x", models=("A100",)), gang("y", created=1))
         assert found["x"].reason == WaitReason.QUOTA_TOO_SMALL
         assert found["x"].message == (
-            "can never fit: needs 1 GPU (A100), 1 A100 GPU; queue team-a has no quota for A100 GPUs (it has: H100)"
+            "can never fit: needs 1 GPU (A100); queue team-a has no quota for A100 GPUs (it has: H100)"
         )
         assert found["y"] == ["h"]
 
@@ -66,7 +66,7 @@ class TestModels:
         planner.upsert_queue(queue("team-a", 4))
         assert planner.quota_room("team-a") == 0
         wait = decide(planner, gang("k"))["k"]
-        assert wait.message == "needs 1 GPU, 1 H100 GPU; queue team-a has 0 GPUs of quota left: 6 of 4 in use"
+        assert wait.message == "needs 1 GPU; queue team-a has 0 GPUs of quota left: 6 of 4 in use"
         assert planner.held("j") is not None
 
     def test_a_queue_deleted_and_made_again_still_counts_what_it_holds(self):
@@ -132,7 +132,7 @@ class TestTree:
         found = decide(planner, gang("j", 10, 1, queue="team-b"), gang("k", 3, 1, queue="team-b", created=1))
         assert found["k"].reason == WaitReason.QUOTA_EXCEEDED
         assert found["k"].message == (
-            "needs 3 x 1 GPU, 3 H100 GPUs; queue team-b uses 10, may borrow 4 beyond its 8, and has 2 GPUs left"
+            "needs 3 x 1 GPU; queue team-b uses 10, may borrow 4 beyond its 8, and has 2 GPUs left"
         )
 
     def test_nothing_left_to_borrow_is_said_with_the_pool(self):
@@ -140,7 +140,7 @@ class TestTree:
         found = decide(planner, gang("j", gpus=8), gang("k", gpus=8, queue="team-b"), gang("l", created=1))
         assert found["l"].reason == WaitReason.QUOTA_EXCEEDED
         assert found["l"].message == (
-            "needs 1 GPU, 1 H100 GPU; queue team-a holds 8 (nominal 8), and queue pool, above it, has 0 GPUs left "
+            "needs 1 GPU; queue team-a holds 8 (nominal 8), and queue pool, above it, has 0 GPUs left "
             "to lend: 16 of 16 in use"
         )
 
@@ -150,7 +150,7 @@ class TestTree:
         wait = decide(planner, gang("k", gpus=4, queue="team-b"))["k"]
         assert wait.reason == WaitReason.BORROWED_AWAY
         assert wait.message == (
-            "needs 4 GPUs, 4 H100 GPUs; that is within the 8 GPUs of queue team-b (0 in use), and 0 GPUs of it are "
+            "needs 4 GPUs; that is within the 8 GPUs of queue team-b (0 in use), and 0 GPUs of it are "
             "there now: the rest is borrowed by team-a"
         )
 

@@ -18,7 +18,7 @@ def quantity(resource: str, amount: int) -> str:
         return _scaled(amount, "W")
     if resource == JOULES_PER_DAY:
         return _scaled(amount, "J")
-    if family(resource) in ("gpu", "gpu_milli"):
+    if _is_gpus(resource):
         number = gpus(resource, amount)
         return f"{number:g} {_noun(resource)}{'' if number == 1 else 's'}"
     return f"{amount} {resource}"
@@ -33,11 +33,15 @@ def refused(
         refusal: The refusal.
         spec: The queue that was asked, for the entries that it has.
         gives_back: Queues that hold what is missing, and give it back.
-        need: What is asked for, such as "2 x 8 GPUs"; the amount of the refused resource follows it.
+        need: What is asked for, such as "2 x 8 GPUs"; the amount of a refused budget follows it, and that of GPUs does
+            not: it says as much.
     """
     queue, resource = refusal.queue, refusal.resource
     amount = _needed(resource, refusal.asked)
-    need = f"needs {need}, {amount}" if need and need != amount else f"needs {amount}"
+    if not need:
+        need = f"needs {amount}"
+    else:
+        need = f"needs {need}" if _is_gpus(resource) else f"needs {need}, {amount}"
     if refusal.reason == RefusalReason.QUEUE_NOT_FOUND:
         return f'{need}; there is no queue "{queue}"'
     if refusal.reason == RefusalReason.NOT_GRANTED:
@@ -89,6 +93,10 @@ def trouble(found: Trouble) -> str:
     )
 
 
+def _is_gpus(resource: str) -> bool:
+    return family(resource) in ("gpu", "gpu_milli")
+
+
 def _which(refusal: Refused) -> str:
     return f"queue {refusal.where}" + ("" if refusal.where == refusal.queue else ", above it,")
 
@@ -107,12 +115,12 @@ def _noun(resource: str) -> str:
 
 
 def _nouns(resource: str) -> str:
-    return f"{_noun(resource)}s" if family(resource) in ("gpu", "gpu_milli") else resource
+    return f"{_noun(resource)}s" if _is_gpus(resource) else resource
 
 
 def _bare(resource: str, amount: int) -> str:
     """An amount with its unit, where the unit is not plain from the sentence."""
-    if family(resource) in ("gpu", "gpu_milli"):
+    if _is_gpus(resource):
         return f"{gpus(resource, max(amount, 0)):g}"
     return quantity(resource, amount)
 

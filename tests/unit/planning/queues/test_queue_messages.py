@@ -110,3 +110,14 @@ def test_trouble_says_what_mends_it():
         "parent: the parents go in a circle (x -> y -> x); until one of them names another, "
         "each of these queues stands alone, with its own quota and nothing to borrow or lend"
     )
+
+
+def test_a_demand_is_said_once_and_a_budget_beside_it():
+    """What a gang needs says how many GPUs: the amount would repeat it. Of joules it says nothing."""
+    made = tree(queue("a", h100=8, joules=90_000_000))
+    gpus = refusal(made, "a", amounts={H100: 11})
+    joules = refusal(made, "a", amounts={JOULES_PER_DAY: 100_000_000})
+    assert messages.refused(gpus, need="11 x 1 GPU").startswith("can never fit: needs 11 x 1 GPU; the whole ")
+    assert messages.refused(joules, need="11 x 1 GPU").startswith(
+        "can never fit: needs 11 x 1 GPU, 100 MJ within 24 h; the whole "
+    )
