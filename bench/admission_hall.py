@@ -50,7 +50,7 @@ class Hall:
     @staticmethod
     def options() -> Options:
         """What runs beside etcd and the API server: the scheduler that binds."""
-        return Options(scheduler=True, service_accounts=True)
+        return Options(scheduler=True, service_accounts=True, memory_gib=8)
 
     async def install(self, of: Nodes) -> None:
         """Install the definitions and make the nodes."""

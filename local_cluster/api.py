@@ -36,7 +36,7 @@ from local_cluster.rest import Rest, RestError
 
 _QPS = 5000
 """Requests per second that a component's client allows itself; a load test hits the default of 50 first of all."""
-_GARBAGE = {"GOGC": "400", "GOMEMLIMIT": "2GiB"}
+_GARBAGE_PERCENT = 400
 """By default a Go program collects whenever what it uses has doubled. In an API server under load, marking alone took
 15 % of its CPU time so, and takes 6 % like this."""
 _SHARED_MEMORY = Path("/dev/shm")
@@ -56,6 +56,9 @@ class Options:
     """Without a controller manager: pods need a service account all the same, and the caller makes it."""
     api_server_flags: tuple[str, ...] = ()
     """More flags for kube-apiserver, after ours."""
+    memory_gib: int = 2
+    """What each program keeps its memory below by collecting more often. One that needs more does nothing else: twenty
+    thousand objects that change want 8."""
 
     @property
     def refusals_without_controllers(self) -> tuple[str, ...]:
@@ -298,7 +301,8 @@ class ApiServer:
         kubeconfig.write(self.folder / "tokens.csv", "\n".join(lines) + "\n")
 
     def _spawn(self, name: str, programs: dict[str, Path], *flags: str) -> None:
-        process = spawn([programs[name], *flags], log=self.folder / f"{name}.log", environment=_GARBAGE)
+        garbage = {"GOGC": str(_GARBAGE_PERCENT), "GOMEMLIMIT": f"{self.options.memory_gib}GiB"}
+        process = spawn([programs[name], *flags], log=self.folder / f"{name}.log", environment=garbage)
         self._processes[name] = process
         identity = Identity.of(process.pid)
         if identity is not None:
