@@ -17,8 +17,9 @@ The rules, each in one sentence:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from itertools import chain
 
 from datahall.planning.backfill import Reservation
 from datahall.planning.books import Books
@@ -28,6 +29,7 @@ from datahall.planning.judging import Judge, Memory
 from datahall.planning.placing_messages import spread
 from datahall.planning.preempting import RoomMaker
 from datahall.planning.queues.turns import Turns
+from datahall.planning.scanning import Scan, Span
 from datahall.planning.shape import Shape
 from datahall.planning.types import (
     WHOLE_GPU_MILLI,
@@ -38,13 +40,10 @@ from datahall.planning.types import (
     WaitReason,
 )
 from datahall.planning.verdicts import HOPELESS, WAITS_FOR_ROOM, Fit, Kept, Refusal
-from datahall.planning.waiting import Kind, KindKey, SortKey, WaitingLine
+from datahall.planning.waiting import Group, Kind, KindKey, SortKey, WaitingLine
 
 HEADS = 2
 """How many kinds at the head of a queue may ask for others to be ended, in one pass."""
-
-_InLine = tuple[SortKey, int, Kind]
-"""The place of a kind's first gang, a number that tells kinds apart, and the kind."""
 
 
 @dataclass(slots=True)
@@ -53,17 +52,40 @@ class Outcome:
 
     Attributes:
         started: Gangs that start, and evictions, in the order of decision.
-        refused: Why gangs of a kind wait.
+        refused: Why gangs of a kind wait, for kinds that were looked at.
+        spans: Why gangs of the other kinds of a group wait, in the order of the line.
         apart: Why single gangs wait for reasons of their own, by key.
         kept: Room that is reserved in the hall, if any is.
         more: Whether it stopped early, because enough was decided for once.
+        never_fits: Says of a shape that the empty hall does not hold it.
     """
 
     started: list[Admit | Evict] = field(default_factory=list)
     refused: dict[KindKey, Refusal] = field(default_factory=dict)
+    spans: dict[Group, list[Span]] = field(default_factory=dict)
     apart: dict[str, Refusal] = field(default_factory=dict)
     kept: Kept | None = None
     more: bool = False
+    never_fits: Callable[[Shape], Refusal] | None = None
+
+    def refusal_of(self, kind: Kind) -> Refusal | None:
+        """Why the gangs of a kind wait; None if they were not looked at."""
+        found = self.refused.get(kind.key)
+        spans = None if found is not None or kind.group is None else self.spans.get(kind.group)
+        if not spans:
+            return found
+        place = kind.line[0]
+        span = next((span for span in reversed(spans) if span.after < place), spans[0])
+        if span.until is not None and place >= span.until:
+            return None
+        if span.refusal.reason is WaitReason.NEVER_FITS and self.never_fits is not None:
+            return self.never_fits(kind.key.shape)  # the sentence is about this shape
+        return span.refusal
+
+    def all_hopeless(self) -> bool:
+        """Whether everyone who waits waits for what no end of a gang would bring."""
+        refusals = chain(self.refused.values(), (span.refusal for s in self.spans.values() for span in s))
+        return all(refusal.reason in HOPELESS for refusal in refusals)
 
 
 class Cycle:
@@ -106,20 +128,21 @@ class Cycle:
         """Decide."""
         self._serve_those_held_for()
         self._renew_reservation()
+        self._line.group_up(self._judge.traits, self._judge.traits_version)
+        self._out.never_fits = self._judge.never_fits
         for name in self._line.queues():
             if self._books.tree.spec(name) is None:
-                for kind in self._line.kinds(name):
-                    self._refuse(kind, self._first(kind))
-        heaps: dict[str, list[_InLine]] = {}
+                self._serve(self._line_up(name), None, may_borrow=True)
+        scans: dict[str, Scan] = {}
         for may_borrow in (False, True):
             turns = self._books.fairness.turns(self._line.queues(), self._now)
             while not self._out.more and (queue := turns.next_queue()) is not None:
-                heap = heaps.get(queue)
-                if heap is None:
-                    heap = heaps[queue] = self._line_up(queue)
-                if not self._serve(heap, turns, may_borrow=may_borrow):
+                scan = scans.get(queue)
+                if scan is None:
+                    scan = scans[queue] = self._line_up(queue)
+                if not self._serve(scan, turns, may_borrow=may_borrow):
                     turns.done(queue)
-        if not self._out.more and all(r.reason in HOPELESS for r in self._out.refused.values()):
+        if not self._out.more and self._out.all_hopeless():
             self._out.started += grow(self._books, self._judge, self._hold, now_seconds=self._now)
         self._out.kept = self._judge.kept
         return self._out
@@ -173,45 +196,52 @@ class Cycle:
         names = tuple(nodes.name(column) for column in columns.tolist())
         return kept.reservation if names == kept.nodes else None
 
-    def _line_up(self, queue: str) -> list[_InLine]:
-        heap = []
-        for number, kind in enumerate(self._line.kinds(queue)):
-            place = self._next_place(kind)
-            if place is not None:
-                heap.append((place, number, kind))
-        heapify(heap)
-        return heap
+    def _line_up(self, queue: str) -> Scan:
+        """The line of a queue. Kinds for which something is held or reserved are looked at one by one."""
+        keys = list(self._holds.of)
+        if self._judge.kept is not None:
+            keys.append(self._judge.kept.gang.key)
+        kinds = [kind for key in keys if (kind := self._line.kind(key)) and kind.key.queue == queue]
+        return Scan(self._line, queue, [(kind, self._next_place(kind)) for kind in kinds])
 
     def _next_place(self, kind: Kind) -> SortKey | None:
         """The first of a kind for which nothing is held."""
         holds = self._holds.of
         return next((place for place in kind.line if place[2] not in holds), None) if holds else kind.line[0]
 
-    def _first(self, kind: Kind) -> GangRequest:
-        gang = self._line.get(kind.line[0][2])
-        assert gang is not None, "a line names waiting gangs"
-        return gang
-
-    def _serve(self, heap: list[_InLine], turns: Turns, *, may_borrow: bool) -> bool:
+    def _serve(self, scan: Scan, turns: Turns | None, *, may_borrow: bool) -> bool:
         """Start the first gang of a queue that can start; whether one did.
 
         Where nothing may be borrowed, the first that would have to ends the queue's turns: nobody passes it.
         """
-        while heap:
-            place, number, kind = heappop(heap)
-            gang = self._line.get(place[2])
-            assert gang is not None, "a line names waiting gangs"
-            found = self._judge.judge(kind.key, gang, may_borrow=may_borrow)
+        judge = self._judge
+        while (following := scan.pop()) is not None:
+            place, group = following
+            gang, kind = self._line.at(place)
+            for span, kinds in scan.passed(place):
+                judge.keep(span.kind.key, span.gang, span.refusal, kinds=kinds)
+            found = judge.judge(kind.key, gang, may_borrow=may_borrow)
             if found is None:
-                heappush(heap, (place, number, kind))
+                scan.push(place, group)
+                scan.reopen(place)
                 return False
             if isinstance(found, Fit):
                 self._start(kind, gang, found, turns)
-                following = self._next_place(kind) if kind.line else None
-                if following is not None:
-                    heappush(heap, (following, number, kind))
+                if group is not None:
+                    scan.go_on(place, group)
+                elif kind.line:
+                    scan.push(self._next_place(kind))
+                scan.reopen(place)
                 return True
             self._refuse(kind, gang, found)
+            if group is None:
+                continue
+            if self._heads[gang.queue] >= HEADS and found.is_for_all_alike:
+                span_or_none = scan.set_aside(place, group, kind, gang, found)
+                if span_or_none is not None:
+                    self._out.spans.setdefault(group, []).append(span_or_none)
+            else:
+                scan.go_on(place, group)
         return False
 
     # ---- decisions
@@ -232,12 +262,8 @@ class Cycle:
         self._out.started.append(Admit(gang.key, placements, told))
         self._out.more = len(self._out.started) >= self._most_starts
 
-    def _refuse(self, kind: Kind, gang: GangRequest, refusal: Refusal | None = None) -> None:
+    def _refuse(self, kind: Kind, gang: GangRequest, refusal: Refusal) -> None:
         """Note why a kind waits, and do what helps its first gang."""
-        if refusal is None:
-            found = self._judge.judge(kind.key, gang)
-            assert isinstance(found, Refusal), "a queue that does not exist admits nobody"
-            refusal = found
         queue = gang.queue
         made = None
         if self._heads.get(queue, 0) < HEADS:

@@ -130,7 +130,7 @@ class Judge:
         shape = kind.shape
         models = [model for model in self._allowed_models(shape) if self._fits_ever(shape, model)]
         if not models:
-            return Refusal(WaitReason.NEVER_FITS, lambda: messages.never_in_hall(self._hall, shape))
+            return self.never_fits(shape)
         refusals: list[Refusal] = []
         best: tuple[tuple[int, int], Fit] | None = None
         borrows = False
@@ -162,12 +162,36 @@ class Judge:
             first.reason, first.tell, first.starts_seconds, first.short_of, first.model, first.beside + others
         )
 
-    def keep(self, kind: KindKey, gang: GangRequest, refusal: Refusal) -> None:
-        """Keep quota from those behind a refused gang, if it can start once others end."""
+    def never_fits(self, shape: Shape) -> Refusal:
+        """That not even the empty hall holds a shape."""
+        return Refusal(WaitReason.NEVER_FITS, lambda: messages.never_in_hall(self._hall, shape))
+
+    def traits(self, shape: Shape) -> tuple[tuple[str, bool], ...]:
+        """The models on which a shape fits ever, and whether it does once every held gang has ended."""
+        return tuple(
+            (model, self._fits_lasting(shape, model))
+            for model in self._allowed_models(shape)
+            if self._fits_ever(shape, model)
+        )
+
+    @property
+    def traits_version(self) -> tuple[int, int]:
+        """Changes when `traits` may."""
+        return self._memory.version
+
+    def keep(self, kind: KindKey, gang: GangRequest, refusal: Refusal, *, kinds: int = 1) -> None:
+        """Keep quota from those behind a refused gang, if it can start once others end.
+
+        Args:
+            kind: Its kind.
+            gang: The gang.
+            refusal: Why it waits.
+            kinds: For how many kinds that ask for as much.
+        """
         if refusal.reason in HOPELESS or not self._fits_lasting(kind.shape, refusal.model):
             return
         if refusal.short_of is None or refusal.short_of.ever:
-            self.quota.keep(kind, gang, refusal)
+            self.quota.keep(kind, gang, refusal, kinds=kinds)
 
     def reserve(
         self, kind: KindKey, gang: GangRequest, model: str, *, previous: Reservation | None

@@ -54,6 +54,14 @@ class Refusal:
         for other in self.beside:
             yield from other.all()
 
+    @property
+    def is_for_all_alike(self) -> bool:
+        """Whether it is true of every gang that asks for the same of the same quota, whoever is ahead of it."""
+        if self.reason is WaitReason.POWER_BUDGET:
+            return all(one.short_of is not None or one.reason in _FOR_ALL_ALIKE for one in self.all())
+        # Reasons of the hall come before these (`NEAREST`): quota alone refused it, on every model.
+        return self.reason in _FOR_ALL_ALIKE
+
     def with_beside(self, further: Refusal) -> Refusal:
         """The same with one more reason."""
         return replace(self, beside=(*self.beside, further))
@@ -66,6 +74,18 @@ class Refusal:
             return f"{said()}; {placing_messages.would_start(reservation, now_seconds)}"
 
         return replace(self, tell=tell, starts_seconds=reservation.at_seconds)
+
+
+_FOR_ALL_ALIKE = frozenset(
+    {
+        WaitReason.QUEUE_NOT_FOUND,
+        WaitReason.NAMESPACE_NOT_ALLOWED,
+        WaitReason.NEVER_FITS,
+        WaitReason.QUOTA_TOO_SMALL,
+        WaitReason.ENERGY_BUDGET,
+        WaitReason.BEHIND_OTHERS,
+    }
+)
 
 
 @dataclass(slots=True, eq=False)

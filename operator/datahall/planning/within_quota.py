@@ -192,9 +192,9 @@ class WithinQuota:
             here = tree.parent(here)
         return None
 
-    def keep(self, kind: KindKey, gang: GangRequest, refusal: Refusal) -> None:
+    def keep(self, kind: KindKey, gang: GangRequest, refusal: Refusal, *, kinds: int = 1) -> None:
         """Keep from those behind it what a refused gang will need; it must be able to start once others end."""
-        least = kind.shape.least
+        least = kind.shape.least * kinds
         for resource, entry, unit in self._entries(kind, refusal.model):
             if resource != JOULES_PER_DAY:
                 self._kept[entry] = self._kept.get(entry, 0) + unit * least
