@@ -63,6 +63,11 @@ class Tables:
     deployments: Table[DeploymentView] = field(default_factory=lambda: Table(deployment_view))
     endpoints: Table[ChildView] = field(default_factory=lambda: Table(child_view))
     budgets: Table[ChildView] = field(default_factory=lambda: Table(child_view))
+    _of: dict[Resource, Table[Any]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Know the table of each kind."""
+        self._of = {source.resource: source.table for source in (*self.ours(), *self.others())}
 
     def ours(self) -> tuple[Source, ...]:
         """Our own kinds."""
@@ -90,16 +95,12 @@ class Tables:
 
     def saw(self, resource: Resource, raw: dict[str, Any]) -> None:
         """Take in the answer to one of our own writes."""
-        table = self._table(resource)
+        table = self._of.get(resource)
         if table is not None:
             table.put(raw)
 
     def gone(self, resource: Resource, namespace: str, name: str, uid: str) -> None:
         """One of our own deletes has gone through."""
-        table = self._table(resource)
+        table = self._of.get(resource)
         if table is not None:
             table.remove(namespace, name, uid)
-
-    def _table(self, resource: Resource) -> Table[Any] | None:
-        sources = (*self.ours(), *self.others())
-        return next((source.table for source in sources if source.resource == resource), None)
