@@ -55,6 +55,45 @@ class TestNodes:
         assert Counter(name for (name,) in placed) == {f"a{i}": 2 for i in range(4)}
 
 
+@pytest.mark.parametrize("arrivals", [1, 200], ids=["by fullness", "by what was learned"])
+class TestWatts:
+    """Of places that are equal otherwise, the one whose GPUs have the lowest cap."""
+
+    def learned(self, arrivals, *nodes):
+        planner = hall(*nodes)
+        for i in range(arrivals):
+            planner.submit(gang(f"seen-{i}", gpus=8))
+            planner.withdraw(f"seen-{i}")
+        return planner
+
+    def test_the_lowest_cap_of_equal_nodes_comes_first(self, arrivals):
+        nodes = (node("a", watts=700), node("b", watts=500), node("c", watts=501))
+        planner = self.learned(arrivals, *nodes)
+        placed = [decide(planner, gang(f"j{i}", gpus=8, created=i))[f"j{i}"] for i in range(3)]
+        assert placed == [["b"], ["c"], ["a"]]
+
+    def test_a_cap_that_nobody_knows_is_taken_for_the_highest(self, arrivals):
+        planner = self.learned(arrivals, node("a"), node("b", watts=700))
+        assert decide(planner, gang("j", gpus=2))["j"] == ["b"]
+
+    def test_watts_never_outweigh_packing(self, arrivals):
+        planner = self.learned(arrivals, node("a", watts=100), node("b", watts=90_000))
+        planner.upsert_pod(PodUsage("x", "b", 6, 0, 0))
+        assert decide(planner, gang("j", gpus=2))["j"] == ["b"]
+        assert decide(planner, gang("whole", gpus=8))["whole"] == ["a"]
+
+    def test_caps_that_change_count_at_once(self, arrivals):
+        planner = self.learned(arrivals, node("a", watts=400), node("b", watts=500))
+        assert decide(planner, gang("one", gpus=8))["one"] == ["a"]
+        planner.withdraw("one")
+        planner.upsert_node(node("a", watts=600))
+        assert decide(planner, gang("two", gpus=8))["two"] == ["b"]
+
+    def test_a_share_opens_the_gpu_with_the_lowest_cap(self, arrivals):
+        planner = self.learned(arrivals, node("a", watts=700), node("b", watts=500))
+        assert decide(planner, gang("share", gpu_milli=500))["share"] == ["b"]
+
+
 class TestModels:
     def test_only_allowed_models_in_order_of_preference(self):
         planner = hall(node("a", model="A100"), node("h", model="H100"))

@@ -3,6 +3,9 @@
 Until enough pods have come to know what may come, the fullest node that holds a worker is the cheapest. From then on
 the slots rule decides (`slots`), for the mix that was learned. Nodes are grouped by equal state: a state is judged once
 for each class of pods, and only columns that changed since the last question are looked at again.
+
+Where that leaves several columns equal, as nodes of one build and one fill are, the GPUs that add the fewest watts
+come first: those with the lowest power cap. It never outweighs what a rule says.
 """
 
 from __future__ import annotations
@@ -22,7 +25,13 @@ _MOST_OBSERVED = 64
 _MEMORY_STEP_MIB = 1024
 """Free memory is judged by the GiB: equal nodes differ by less, and each would be a state of its own."""
 _CPU_SPAN = 1 << 27
-_GPU_NODE = float(1 << 60)
+_GPU_NODE = float(1 << 34)
+"""More than the fullest node costs by `_CPU_SPAN`, and not so much that a watt is lost beside it."""
+_MOST_WATTS = 100_000
+_WATT_OF_A_RULE = 1e-13
+"""What a watt counts beside what a rule says: more than what floats lose, less than anything that the rule means."""
+_WATT_OF_FULLNESS = 2.0**-17
+"""The same beside whole numbers of GPUs and CPU: `_MOST_WATTS` stay below 1."""
 
 
 class _HallStates(NodeStates):
@@ -67,6 +76,8 @@ class HallCost:
         self._kinds: dict[NodeKind, int] = {}
         self._states: _HallStates | None = None
         self._scores: dict[PodClass, _Scores] = {}
+        self._watts_version = -1
+        self._watts: Floats | None = None
 
     def observe(self, pod: PodClass, pods: int) -> None:
         """A gang came: so many pods of a class."""
@@ -99,8 +110,10 @@ class HallCost:
             nodes: The hall, as `follow` saw it.
             pod: The worker's class; columns that do not hold it have no meaning.
         """
+        watts = self._added_watts(nodes) if pod.gpus else None
         if self._rule is None or self._states is None:
-            return _fullest_first(nodes, pod)
+            cost = _fullest_first(nodes, pod)
+            return cost if watts is None else cost + _WATT_OF_FULLNESS * watts
         states, rule = self._states, self._rule
         rule.arrived(states)
         scores = self._scores.setdefault(pod, _Scores())
@@ -116,7 +129,18 @@ class HallCost:
         of_column = states.of_column[: nodes.columns]
         if len(of_column) < nodes.columns:
             of_column = np.pad(of_column, (0, nodes.columns - len(of_column)), constant_values=_NOWHERE)
-        return np.where(of_column >= 0, -scores.score[of_column], 0.0)
+        cost = np.where(of_column >= 0, -scores.score[of_column], 0.0)
+        return cost if watts is None else cost + _WATT_OF_A_RULE * watts
+
+    def _added_watts(self, nodes: NodeArrays) -> Floats | None:
+        """What a GPU in use may draw, [column]; None where all draw the same. Of unknown ones the worst is assumed."""
+        if self._watts_version != nodes.version:
+            self._watts_version = nodes.version
+            has_gpus = nodes.total[GPU] > 0
+            watts = np.where(nodes.gpu_watts > 0, nodes.gpu_watts, _MOST_WATTS)
+            differ = len(np.unique(watts[has_gpus])) > 1
+            self._watts = np.minimum(watts, _MOST_WATTS).astype(np.float64) if differ else None
+        return self._watts
 
     def _judge(self, pod: PodClass, fresh: IntArray, scores: _Scores) -> None:
         states, rule = self._states, self._rule
