@@ -1,4 +1,4 @@
-"""Who is told why it waits: those never told, and those whose reason has changed; now and then new numbers.
+"""Who is told why it waits: those never told, and those whose sort of reason has changed; now and then new numbers.
 
 Nothing here goes over all who wait: what was told is kept by kind and by group, and only what is odd is looked at.
 Sentences, positions and numbers are made when somebody is told, or asks.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from datahall.planning.cycle import Outcome
-from datahall.planning.types import Blocker, Wait
+from datahall.planning.types import IN_LINE, Blocker, Wait
 from datahall.planning.verdicts import Refusal
 from datahall.planning.waiting import Group, Kind, WaitingLine
 
@@ -68,7 +68,9 @@ class Teller:
             for kind, refusal in self._first_kinds():
                 found += self._new_numbers(kind, refusal)
         for key, refusal in outcome.apart.items():
-            if self._line.get(key) is not None and self._told.get(key, ("", ""))[0] != refusal.reason:
+            if self._line.get(key) is not None and _sort(self._told.get(key, ("", ""))[0]) != _sort(
+                refusal.reason
+            ):
                 found.append(self._tell(key, refusal))
         return found
 
@@ -77,12 +79,12 @@ class Teller:
     def _of_group(self, group: Group) -> list[Wait]:
         """News of kinds that were refused without being looked at."""
         outcome = self._outcome
-        reasons = {span.refusal.reason for span in outcome.spans[group]}
-        if reasons == {group.told}:
+        sorts = {_sort(span.refusal.reason) for span in outcome.spans[group]}
+        if sorts == {group.told}:
             kinds = list(group.odd)
         else:
             kinds = [self._line.at(place)[1] for place in group.order]
-            group.told = reasons.pop() if len(reasons) == 1 else ""
+            group.told = sorts.pop() if len(sorts) == 1 else ""
             group.odd = dict.fromkeys(kinds)
         found: list[Wait] = []
         for kind in kinds:
@@ -92,7 +94,7 @@ class Teller:
             if refusal is None:
                 continue
             found += self._of_kind(kind, refusal)
-            if refusal.reason == group.told and not self._has_own_reasons(kind):
+            if _sort(refusal.reason) == group.told and not self._has_own_reasons(kind):
                 del group.odd[kind]
         return found
 
@@ -101,8 +103,9 @@ class Teller:
         return any(place[2] in apart for place in kind.line) if apart else False
 
     def _of_kind(self, kind: Kind, refusal: Refusal) -> list[Wait]:
-        if kind.told != refusal.reason:
-            kind.told = refusal.reason
+        sort = _sort(refusal.reason)
+        if kind.told != sort:
+            kind.told = sort
             keys = [place[2] for place in kind.line]
         else:
             keys = sorted(kind.untold)
@@ -110,7 +113,7 @@ class Teller:
             keys += [
                 place[2]
                 for place in kind.line[:_REFRESHED_PER_KIND]
-                if self._told.get(place[2], (refusal.reason, ""))[0] != refusal.reason
+                if _sort(self._told.get(place[2], (refusal.reason, ""))[0]) != sort
             ]
         kind.untold.clear()
         apart = self._outcome.apart
@@ -159,6 +162,11 @@ class Teller:
             refusal.starts_seconds,
             blockers,
         )
+
+
+def _sort(reason: str) -> str:
+    """What is news when it changes: reasons of those who wait for their turn change into each other all the time."""
+    return "in line" if reason in IN_LINE else reason
 
 
 def _blockers(refusal: Refusal) -> tuple[Blocker, ...]:

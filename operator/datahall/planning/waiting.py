@@ -52,7 +52,7 @@ class Kind:
         key: What they have in common.
         line: Their places, in order.
         untold: Keys of gangs that were not told yet why they wait.
-        told: The reason that was told last; "" for none.
+        told: The sort of reason that was told last; "" for none.
         group: The group that it is part of; None until the next pass.
     """
 
@@ -83,7 +83,7 @@ class Group:
         key: What they have in common.
         order: The place of the first gang of each kind, in order.
         odd: Kinds that may have to be told something.
-        told: The reason that all others were told last; "" for none.
+        told: The sort of reason that all others were told last; "" for none.
     """
 
     key: GroupKey

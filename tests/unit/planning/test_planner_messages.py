@@ -203,9 +203,15 @@ class TestNews:
         waiting.upsert_node(node("c", 0))
         assert decide(waiting, at=2.0) == {}
 
-    def test_another_reason_is_news(self, waiting):
+    def test_a_reason_of_another_sort_is_news(self, waiting):
+        waiting.upsert_queue(queue("team-a", 7))
+        assert reasons(decide(waiting, at=1.0)) == {"j": WaitReason.QUOTA_TOO_SMALL}
+
+    def test_reasons_of_those_in_line_change_as_numbers_do(self, waiting):
         waiting.upsert_queue(queue("team-a", 100))
-        assert reasons(decide(waiting, at=1.0)) == {"j": WaitReason.INSUFFICIENT_GPUS}
+        assert decide(waiting, at=1.0) == {}
+        assert waiting.waiting("j").reason == WaitReason.INSUFFICIENT_GPUS
+        assert reasons(decide(waiting, at=20.0)) == {"j": WaitReason.INSUFFICIENT_GPUS}
 
     def test_new_numbers_are_told_after_a_while_and_are_known_at_once(self, waiting):
         waiting.upsert_queue(queue("team-a", 17))

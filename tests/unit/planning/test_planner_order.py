@@ -224,7 +224,8 @@ class TestReservation:
         assert isinstance(full.waiting("big"), Wait)
         assert decide(full) == {}
         full.withdraw("r1")
-        assert reasons(decide(full)) == {"big": "admitted", "long": WaitReason.INSUFFICIENT_GPUS}
+        assert reasons(decide(full)) == {"big": "admitted"}
+        assert full.waiting("long").reason == WaitReason.INSUFFICIENT_GPUS
 
     def test_a_withdrawn_gang_keeps_nothing(self, full):
         decide(full, gang("long", created=2))
