@@ -38,11 +38,12 @@ _LEVELS = {
 }
 
 
-def node_state(view: NodeView) -> NodeState:
+def node_state(view: NodeView, power_domains: tuple[str, ...] = ()) -> NodeState:
     """A node, and what it can give.
 
-    Nothing is said of power domains: the planner gives a node that names one no headroom until it knows the domain, and
-    there is no kind yet that would tell it of any.
+    Args:
+        view: the node.
+        power_domains: the PowerDomains that select it.
     """
     return NodeState(
         name=view.name,
@@ -54,7 +55,7 @@ def node_state(view: NodeView) -> NodeState:
         block=view.block,
         schedulable=view.schedulable,
         gpu_watts=view.gpu_watts,
-        power_domain=None,
+        power_domains=power_domains,
     )
 
 

@@ -69,6 +69,8 @@ def limited_by_power(
 ) -> IntArray:
     """Fewer slots, such that workers on all of them stay within every power budget, [column].
 
+    A GPU whose cap nobody knows may draw anything: below a power domain it is not used.
+
     Args:
         hall: The hall.
         shape: What is to be packed.
@@ -77,7 +79,8 @@ def limited_by_power(
         group_of: See `PowerTree.limit_slots`.
     """
     fed_by = hall.fed_by()
-    if fed_by is None or watts <= 0 or not shape.gpus:
+    if fed_by is None or not shape.gpus:
         return fits
+    fits = np.where((fed_by >= 0) & (hall.nodes.gpu_watts[: len(fits)] == 0), 0, fits)
     order = hall.topology.rank(len(fits))
     return hall.power.limit_slots(fed_by, fits, watts, order=order, group_of=group_of)

@@ -27,7 +27,7 @@ class Hall:
         column = self.nodes.column(node.name)
         assert column is not None, "it was just taken in"
         self.topology.put(column, node.name, rack=node.rack, block=node.block)
-        self.power.assign(node.name, node.power_domain)
+        self.power.assign(node.name, *node.power_domains)
         return True
 
     def remove(self, name: str) -> bool:
@@ -37,7 +37,7 @@ class Hall:
             return False
         assert column is not None, "a known node has a column"
         self.topology.remove(column)
-        self.power.assign(name, None)
+        self.power.assign(name)
         return True
 
     def fed_by(self) -> IntArray | None:

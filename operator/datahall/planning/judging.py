@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from datahall.planning import messages, placing_messages
 from datahall.planning.backfill import Need, Reservation, reserve
 from datahall.planning.books import Books
 from datahall.planning.fitting import eligible, has_model, lasting, limited_by_power, slots
 from datahall.planning.packing.demand import PodClass
 from datahall.planning.placing import NoPlace, Placing, holds, place
-from datahall.planning.power_tree import refused_text
+from datahall.planning.power_messages import no_watts
 from datahall.planning.queues.spec import WATTS
 from datahall.planning.shape import Shape
 from datahall.planning.state import GPU, BoolArray, IntArray
@@ -322,8 +320,9 @@ class Judge:
         fits = slots(self.free, shape, columns, pieces=self.pieces)
         here = int(fits.sum())
         if holds(topology, fits, shape.demand()):
+            watts = self.quota.worker_watts(shape, model)
             return Refusal(
-                WaitReason.POWER_BUDGET, lambda: self._power_text(shape, model, columns), model=model
+                WaitReason.POWER_BUDGET, lambda: no_watts(self._hall, shape, fits, watts), model=model
             )
         if here >= shape.least:
             no = place(topology, fits, shape.demand())
@@ -360,21 +359,6 @@ class Judge:
                 now_seconds=now,
             ),
             model=model,
-        )
-
-    def _power_text(self, shape: Shape, model: str, columns: BoolArray) -> str:
-        fed_by = self._hall.fed_by()
-        assert fed_by is not None, "only power domains limit watts here"
-        fits = slots(self.free, shape, columns, pieces=self.pieces)
-        wanted = place(self._hall.topology, fits, shape.demand(shape.least))
-        assert isinstance(wanted, Placing), "it fits but for watts"
-        watts = np.zeros(len(fits), dtype=np.int64)
-        watts[wanted.columns] = wanted.workers * self.quota.worker_watts(shape, model)
-        refused = self._hall.power.allows(fed_by, watts)
-        return (
-            refused_text(refused)
-            if refused is not None
-            else f"needs {messages.demand(shape)}; no power domain has watts for all of it"
         )
 
     def _end(self, kind: KindKey) -> float | None:

@@ -11,7 +11,8 @@ from datahall.planning.cycle import Cycle
 from datahall.planning.holdings import gpu_resource
 from datahall.planning.holds import Holds
 from datahall.planning.judging import Memory, pod_class
-from datahall.planning.power_tree import PowerDomainSpec
+from datahall.planning.power_shape import PowerDomainSpec
+from datahall.planning.power_tree import PowerReport
 from datahall.planning.reports import queue_report
 from datahall.planning.shape import Shape
 from datahall.planning.state import Holder
@@ -79,6 +80,10 @@ class Planner:
     def remove_power_domain(self, name: str) -> None:
         """Forget a power domain. Nodes that name it have no headroom until it comes back."""
         self._changed |= self._books.hall.power.remove(name)
+
+    def power_report(self, name: str) -> PowerReport | None:
+        """Where a power domain stands; None for one that does not exist."""
+        return self._books.hall.power.report(name)
 
     def upsert_pod(self, pod: PodUsage) -> None:
         """Account a pod that belongs to no gang."""

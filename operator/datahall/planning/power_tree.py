@@ -5,56 +5,30 @@ caps, not of its data sheets, on the node and on each domain above, and an admis
 
 Nothing ends here. A budget lowered below what is reserved makes headroom negative, and new admissions are refused until
 enough has been released. What is not known limits too: a domain whose parent does not exist, a cycle, a node under a
-domain that is not there all have no headroom, with a text that says what to mend, because the feed behind them may be
-full. A node that names no domain has no limit.
+domain that is not there, a node that two domains claim all have no headroom, with a text that says what to mend,
+because the feed behind them may be full. A node that no domain claims has no limit.
+
+Only what gangs reserve counts: what nodes draw beside their GPUs, and what foreign pods draw, is for the budget or its
+margin to leave.
 
 All watts are whole numbers, so that sums are exact after any history: callers round what is reserved up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from datahall.planning.packing.demand import Floats
 from datahall.planning.packing.states import CPU, FREE, KIND, WHOLE, Rows
 from datahall.planning.packing.watts import WattModel
+from datahall.planning.power_shape import Claim, PowerDomainSpec, PowerShape, power_shape
 from datahall.planning.state import IntArray
 
 UNLIMITED_WATTS = 1 << 50
 """Headroom of a node without a domain: more than any hall draws, and small enough to add up."""
-
-
-@dataclass(frozen=True, slots=True)
-class PowerDomainSpec:
-    """A node of the power tree: a site, a row, a rack.
-
-    Attributes:
-        name: Its name, unique.
-        parent: The domain that feeds it; None at the top.
-        budget_watts: What may be drawn below it.
-        margin_percent: The part of the budget that admissions leave alone, 0 to 100.
-    """
-
-    name: str
-    parent: str | None
-    budget_watts: int
-    margin_percent: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.budget_watts < 0 or not 0 <= self.margin_percent <= 100:
-            raise ValueError(
-                f"power domain {self.name}: budget_watts {self.budget_watts} must not be negative and "
-                f"margin_percent {self.margin_percent:g} must be from 0 to 100"
-            )
-
-    @property
-    def limit_watts(self) -> int:
-        """What may be reserved: the budget without its margin."""
-        # Rounded first: 35.4 % off 500 is 323, and floats make 322.99 of it.
-        return int(round(self.budget_watts * (100 - self.margin_percent) / 100, 6))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +53,24 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
-    """The tree as arrays, made when its shape has changed.
+class PowerReport:
+    """Where a power domain stands.
 
     Attributes:
-        names: Domains, those that are only named by nodes or parents included, [domain].
-        number: The place of each in `names`.
-        path: Each domain and those above it, nearest first, filled up with the last, [domain, level].
-        depth: How many domains are above each, [domain].
-        limit: What may be reserved, [domain]; 0 for a domain with a problem.
-        problem: What is wrong with each, or with one above it, [domain].
-        path_without_repeats: As `path`, as plain numbers, [domain].
+        limit_watts: What may be reserved below it: its budget without its margin.
+        reserved_watts: What is reserved below it.
+        available_watts: What may still be reserved below it, by its own limit and those above; never negative.
+        nodes: Nodes below it.
+        problem: What is wrong with its place in the tree, so that nothing starts below it; "" for nothing.
+        shared: Nodes that another domain claims as well, with the names of those domains, so that nothing starts there.
     """
 
-    names: tuple[str, ...]
-    number: dict[str, int]
-    path: IntArray
-    depth: IntArray
-    limit: IntArray
-    problem: tuple[str, ...]
-    path_without_repeats: tuple[tuple[int, ...], ...]
+    limit_watts: int
+    reserved_watts: int
+    available_watts: int
+    nodes: int
+    problem: str = ""
+    shared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class PowerTree:
@@ -106,10 +78,11 @@ class PowerTree:
 
     def __init__(self) -> None:
         self._specs: dict[str, PowerDomainSpec] = {}
-        self._domain_of: dict[str, str] = {}
+        self._claims: dict[str, Claim] = {}
         self._reserved: dict[str, int] = {}
-        self._compiled: _Compiled | None = None
+        self._compiled: PowerShape | None = None
         self._below: IntArray = np.zeros(0, dtype=np.int64)
+        self._nodes_below: IntArray = np.zeros(0, dtype=np.int64)
         self.version = 0
         """Grows when `places` that were given no longer hold."""
 
@@ -130,14 +103,21 @@ class PowerTree:
         self._forget_shape()
         return True
 
-    def assign(self, node: str, domain: str | None) -> bool:
-        """Hang a node, with what is reserved on it, under a domain, or under none; whether anything changed."""
-        if self._domain_of.get(node) == domain:
+    def assign(self, node: str, *domains: str) -> bool:
+        """Hang a node, with what is reserved on it, under the domains that claim it; whether anything changed.
+
+        Args:
+            node: The node.
+            domains: Those that claim it, in any order: one, or several of which one is below all others. None at all
+                for a node without a limit.
+        """
+        claim = tuple(sorted(set(domains)))
+        if self._claims.get(node, ()) == claim:
             return False
-        if domain is None:
-            del self._domain_of[node]
+        if claim:
+            self._claims[node] = claim
         else:
-            self._domain_of[node] = domain
+            del self._claims[node]
         self._forget_shape()
         return True
 
@@ -171,6 +151,22 @@ class PowerTree:
         number = shape.number.get(domain)
         return 0 if number is None else int(self._headroom(shape)[shape.path[number]].min())
 
+    def report(self, domain: str) -> PowerReport | None:
+        """Where a domain stands; None for one that does not exist."""
+        spec = self._specs.get(domain)
+        if spec is None:
+            return None
+        shape = self._shape()
+        number = shape.number[domain]
+        return PowerReport(
+            limit_watts=spec.limit_watts,
+            reserved_watts=int(self._below[number]),
+            available_watts=max(0, self.headroom_watts(domain)),
+            nodes=int(self._nodes_below[number]),
+            problem=shape.problem[number],
+            shared=self._shared(shape, domain),
+        )
+
     def problems(self) -> dict[str, str]:
         """What is wrong with the tree, by domain, with the way out."""
         shape = self._shape()
@@ -178,8 +174,8 @@ class PowerTree:
 
     def places(self, nodes: Iterable[str]) -> IntArray:
         """The number of each node's domain, [node]; -1 for a node without one. They hold until `version` changes."""
-        number, domain_of = self._shape().number, self._domain_of
-        return np.array([number.get(domain_of.get(node, ""), -1) for node in nodes], dtype=np.int64)
+        feeding, claims = self._shape().feeding, self._claims
+        return np.array([feeding.get(claims.get(node, ()), -1) for node in nodes], dtype=np.int64)
 
     def room(self, places: IntArray) -> IntArray:
         """Watts that each node could get if no other got any, [node].
@@ -206,7 +202,7 @@ class PowerTree:
             return None
         own = np.zeros(len(shape.names), dtype=np.int64)
         np.add.at(own, places[asking], watts[asking])
-        asked = _sum_up(own, shape)
+        asked = shape.sum_up(own)
         lacking = np.where(asked > 0, asked - self._headroom(shape), 0)
         if not (lacking > 0).any():
             return None
@@ -278,25 +274,35 @@ class PowerTree:
             self._reserved[node] = reserved
         else:
             self._reserved.pop(node, None)
-        domain = self._domain_of.get(node)
-        if self._compiled is not None and domain is not None:
-            path = self._compiled.path_without_repeats[self._compiled.number[domain]]
+        claim = self._claims.get(node)
+        if self._compiled is not None and claim is not None:
+            path = self._compiled.path_without_repeats[self._compiled.feeding[claim]]
             self._below[list(path)] += watts
 
-    def _headroom(self, shape: _Compiled) -> IntArray:
+    def _headroom(self, shape: PowerShape) -> IntArray:
         """What each domain has left by its own limit, [domain]; at most 0 for one with a problem."""
         headroom: IntArray = shape.limit - self._below
         return headroom
 
-    def _shape(self) -> _Compiled:
+    def _shared(self, shape: PowerShape, domain: str) -> dict[str, tuple[str, ...]]:
+        """Nodes that a domain claims and does not have for itself, with the names of the others that claim them."""
+        stand_ins = {number for number, rivals in shape.rivals.items() if domain in rivals}
+        if not stand_ins:
+            return {}
+        return {
+            node: tuple(rival for rival in shape.rivals[number] if rival != domain)
+            for node, claim in sorted(self._claims.items())
+            if (number := shape.feeding[claim]) in stand_ins
+        }
+
+    def _shape(self) -> PowerShape:
         if self._compiled is None:
-            shape = self._compiled = _compile(self._specs, set(self._domain_of.values()))
-            own = np.zeros(len(shape.names), dtype=np.int64)
-            for node, watts in self._reserved.items():
-                domain = self._domain_of.get(node)
-                if domain is not None:
-                    own[shape.number[domain]] += watts
-            self._below = _sum_up(own, shape)
+            shape = self._compiled = power_shape(self._specs, self._claims.values())
+            own, nodes = np.zeros((2, len(shape.names)), dtype=np.int64)
+            for node, claim in self._claims.items():
+                nodes[shape.feeding[claim]] += 1
+                own[shape.feeding[claim]] += self._reserved.get(node, 0)
+            self._below, self._nodes_below = shape.sum_up(own), shape.sum_up(nodes)
         return self._compiled
 
 
@@ -324,9 +330,10 @@ def refused_text(refused: Refused) -> str:
     left = refused.limit_watts - refused.reserved_watts
     margin = refused.budget_watts - refused.limit_watts
     kept = f", {margin} W kept as margin" if margin else ""
+    short = f", {refused.asked_watts - left} W too few"
     over = f"is {-left} W above its limit" if left < 0 else f"has {left} W left"
     return (
-        f"needs {refused.asked_watts} W under power domain {refused.domain}, which {over} "
+        f"needs {refused.asked_watts} W under power domain {refused.domain}, which {over}{short} "
         f"({refused.reserved_watts} of {refused.budget_watts} W reserved{kept})"
     )
 
@@ -339,72 +346,3 @@ def _rows(kind: IntArray, free: IntArray) -> Rows:
     rows[:, CPU] = free[1]
     rows[:, FREE:] = np.where(np.arange(gpus)[None, :] < free[0][:, None], WHOLE, 0)
     return rows
-
-
-def _sum_up(own: IntArray, shape: _Compiled) -> IntArray:
-    """Sums over each domain and all below it, [domain].
-
-    Args:
-        own: What nodes directly under each domain have, [domain].
-        shape: The tree.
-    """
-    total = np.zeros_like(own)
-    for number in np.flatnonzero(own).tolist():
-        total[list(shape.path_without_repeats[number])] += own[number]
-    return total
-
-
-def _compile(specs: dict[str, PowerDomainSpec], named_by_nodes: set[str]) -> _Compiled:
-    """The tree as arrays; whatever is wrong with it costs its nodes their headroom, and has a text."""
-    missing = named_by_nodes | {spec.parent for spec in specs.values() if spec.parent is not None}
-    names = tuple(sorted(specs.keys() | missing))
-    number = {name: i for i, name in enumerate(names)}
-    paths: list[tuple[int, ...]] = []
-    problems: list[str] = []
-    for name in names:
-        path = [name]
-        above = specs[name].parent if name in specs else None
-        while above is not None and above not in path:
-            path.append(above)
-            above = specs[above].parent if above in specs else None
-        problems.append(_problem(path, above, specs))
-        paths.append(tuple(number[domain] for domain in path))
-    levels = max(map(len, paths), default=1)
-    path_array = np.array([p + p[-1:] * (levels - len(p)) for p in paths], dtype=np.int64).reshape(-1, levels)
-    limits = [0 if text else specs[name].limit_watts for name, text in zip(names, problems, strict=True)]
-    return _Compiled(
-        names=names,
-        number=number,
-        path=path_array,
-        depth=np.array([len(path) - 1 for path in paths], dtype=np.int64),
-        limit=np.array(limits, dtype=np.int64),
-        problem=tuple(problems),
-        path_without_repeats=tuple(paths),
-    )
-
-
-def _problem(path: list[str], above: str | None, specs: dict[str, PowerDomainSpec]) -> str:
-    """What is wrong on the way up from a domain, and what to do; "" for nothing.
-
-    Args:
-        path: The domain and those above it, as far as it goes.
-        above: A domain of the path that comes again; None if the path ends.
-        specs: The domains that exist.
-    """
-    if above is not None:
-        circle = " -> ".join([*path[path.index(above) :], above])
-        return (
-            f"power domains feed each other in a circle ({circle}): "
-            "nothing starts below them until spec.parent of one is changed"
-        )
-    if path[-1] in specs:
-        return ""
-    if len(path) == 1:
-        return (
-            f"power domain {path[-1]} does not exist: "
-            "nothing starts on its nodes until it is created or they name another"
-        )
-    return (
-        f"power domain {path[-2]} has a parent that does not exist, {path[-1]}: "
-        "nothing starts below it until that is created or spec.parent changed"
-    )

@@ -107,7 +107,7 @@ class NodeState:
         block: The block (network island) of that rack, if known.
         schedulable: False when cordoned or not ready: nothing new is placed there, what runs there still counts.
         gpu_watts: The power cap of each of its GPUs, in watts; 0 where it is not known.
-        power_domain: The power domain that feeds it; None for none.
+        power_domains: The power domains that claim it; the one below all others feeds it. () for none.
     """
 
     name: str
@@ -119,7 +119,7 @@ class NodeState:
     block: str | None = None
     schedulable: bool = True
     gpu_watts: int = 0
-    power_domain: str | None = None
+    power_domains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

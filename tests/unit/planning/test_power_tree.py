@@ -1,5 +1,7 @@
 """The power tree: what it reserves, refuses and forgives."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +29,7 @@ def tree(*domains, nodes=()):
     for domain in domains:
         made.upsert(PowerDomainSpec(*domain))
     for node, domain in nodes:
-        made.assign(node, domain)
+        made.assign(node, *([domain] if isinstance(domain, str) else domain))
     return made
 
 
@@ -86,7 +88,8 @@ def test_the_margin_is_kept_from_admissions():
     refused = power.allows(places, asked(901))
     assert refused == Refused("rack", 1_000, 900, 0, 901)
     assert refused_text(refused) == (
-        "needs 901 W under power domain rack, which has 900 W left (0 of 1000 W reserved, 100 W kept as margin)"
+        "needs 901 W under power domain rack, which has 900 W left, 1 W too few "
+        "(0 of 1000 W reserved, 100 W kept as margin)"
     )
     assert PowerDomainSpec("x", None, 500, 35.4).limit_watts == 323, "floats alone make 322 of it"
 
@@ -102,7 +105,7 @@ def test_a_budget_lowered_below_use_ends_nothing_and_refuses():
     assert power.allows(places, asked(0, 0, 0, 0, 0)) is None
     refused = power.allows(places, asked(0, 1, 0, 0, 0))
     assert refused_text(refused) == (
-        "needs 1 W under power domain rack-a, which is 1000 W above its limit (5000 of 4000 W reserved)"
+        "needs 1 W under power domain rack-a, which is 1000 W above its limit, 1001 W too few (5000 of 4000 W reserved)"
     )
     assert power.allows(places, asked(0, 0, 5_000, 0, 0)) is None
     power.release("a1", 1_001)
@@ -170,11 +173,58 @@ def test_a_node_moves_with_what_is_reserved_on_it():
     assert power.assign("a1", "rack-b")
     assert power.version > before, "places of before no longer hold"
     assert [power.reserved_watts(d) for d in ("site", "rack-a", "rack-b")] == [2_000, 0, 2_000]
-    assert power.assign("a1", None)
+    assert power.assign("a1")
     assert power.reserved_watts("site") == 0
-    assert not power.assign("a1", None)
+    assert not power.assign("a1")
     power.assign("a1", "rack-a")
     assert power.reserved_watts("rack-a") == 2_000
+
+
+def test_the_lowest_of_the_domains_that_claim_a_node_feeds_it():
+    power = hall()
+    power.assign("a1", "site", "rack-a")
+    power.reserve("a1", 2_000)
+    assert [power.reserved_watts(d) for d in ("site", "rack-a", "rack-b")] == [2_000, 2_000, 0]
+    assert power.problems() == {}
+    assert power.report("site").nodes == 4
+    assert not power.assign("a1", "rack-a", "site"), "in any order"
+
+
+def test_nothing_starts_on_a_node_that_two_domains_claim_and_both_count_it():
+    power = hall()
+    power.reserve("a1", 2_000)
+    power.assign("a1", "rack-a", "rack-b")
+    places = power.places(ALL)
+    assert [power.reserved_watts(d) for d in ("site", "rack-a", "rack-b")] == [2_000, 2_000, 2_000]
+    assert power.room(places).tolist() == [-2_000, 4_000, 4_000, 4_000, UNLIMITED_WATTS]
+    assert power.limit_slots(places, asked(4, 4, 4, 4, 4), 1_000).tolist() == [0, 4, 4, 0, 4]
+    assert refused_text(power.allows(places, asked(100, 0, 0, 0, 0))) == (
+        "needs 100 W; power domains rack-a and rack-b select the same nodes, and neither feeds the other: "
+        "nothing starts on these nodes until spec.nodeSelector or spec.parent of one is changed"
+    )
+    report = power.report("rack-a")
+    assert (report.nodes, report.available_watts, report.problem) == (2, 4_000, "")
+    assert report.shared == {"a1": ("rack-b",)}
+    assert power.report("site").shared == {}
+    power.upsert(PowerDomainSpec("rack-b", "rack-a", 6_000))
+    assert power.report("rack-b").shared == {}, "one feeds the other now"
+    assert [power.reserved_watts(d) for d in ("site", "rack-a", "rack-b")] == [2_000, 2_000, 2_000]
+    power.release("a1", 2_000)
+    assert [power.reserved_watts(d) for d in ("site", "rack-a", "rack-b")] == [0, 0, 0]
+
+
+def test_a_report_has_what_is_left_by_all_above():
+    power = hall()
+    power.reserve("a1", 5_000)
+    power.reserve("b1", 5_500)
+    report = power.report("rack-a")
+    assert (report.limit_watts, report.reserved_watts, report.nodes) == (6_000, 5_000, 2)
+    assert report.available_watts == 0, "the site is above its limit"
+    assert power.headroom_watts("site") == -500
+    assert power.report("rack-c") is None
+    power.remove("site")
+    assert power.report("site") is None
+    assert "has a parent that does not exist, site" in power.report("rack-b").problem
 
 
 @pytest.mark.parametrize(
@@ -239,7 +289,17 @@ def path_of(domain, specs):
     return path
 
 
+def feeders_of(claim, specs):
+    """The domain that feeds a node, and those above it; for a claim of rivals, their stand-in and all of theirs."""
+    paths = {domain: path_of(domain, specs) for domain in claim}
+    lowest = [d for d in claim if not any(d in paths[o] and o not in paths[d] for o in claim)]
+    rest = [above for domain in lowest for above in paths[domain]]
+    return list(dict.fromkeys([" and ".join(lowest), *rest])) if len(lowest) > 1 else rest
+
+
 def broken(domain, specs):
+    if " and " in domain:
+        return True
     path = path_of(domain, specs)
     return path[-1] not in specs or specs[path[-1]].parent is not None
 
@@ -294,7 +354,7 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.power = PowerTree()
         self.specs = {}
-        self.domain_of = {}
+        self.claims = {}
         self.reserved = {}
 
     @rule(spec=specs)
@@ -306,10 +366,14 @@ class History(RuleBasedStateMachine):
     def remove(self, name):
         assert self.power.remove(name) == (self.specs.pop(name, None) is not None)
 
-    @rule(node=st.sampled_from(NODES), domain=st.sampled_from([None, *DOMAINS, "gone"]))
-    def assign(self, node, domain):
-        assert self.power.assign(node, domain) == (self.domain_of.get(node) != domain)
-        self.domain_of[node] = domain
+    @rule(
+        node=st.sampled_from(NODES),
+        claim=st.lists(st.sampled_from([*DOMAINS, "gone"]), max_size=3, unique=True),
+    )
+    def assign(self, node, claim):
+        changed = self.claims.get(node, []) != sorted(claim)
+        assert self.power.assign(node, *claim) == changed
+        self.claims[node] = sorted(claim)
 
     @rule(node=st.sampled_from(NODES), watts=st.integers(0, 4_000))
     def reserve(self, node, watts):
@@ -331,7 +395,7 @@ class History(RuleBasedStateMachine):
         refused = self.power.allows(places, asked(*watts))
         asked_below = {}
         for node, more in zip(NODES, watts, strict=True):
-            for domain in path_of(self.domain_of.get(node), self.specs):
+            for domain in feeders_of(self.claims.get(node, []), self.specs):
                 asked_below[domain] = asked_below.get(domain, 0) + more
         lacking = {d: a - own_headroom(self.power, d, self.specs) for d, a in asked_below.items() if a > 0}
         if refused is None:
@@ -346,7 +410,7 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def is_what_its_facts_make(self):
-        fresh = tree(nodes=[(n, d) for n, d in self.domain_of.items() if d is not None])
+        fresh = tree(nodes=self.claims.items())
         for node, watts in self.reserved.items():
             fresh.reserve(node, watts)
         for spec in self.specs.values():
@@ -354,9 +418,12 @@ class History(RuleBasedStateMachine):
         assert self.power.problems() == fresh.problems()
         for domain in [*DOMAINS, "gone"]:
             below = sum(
-                w for n, w in self.reserved.items() if domain in path_of(self.domain_of.get(n), self.specs)
+                w
+                for n, w in self.reserved.items()
+                if domain in feeders_of(self.claims.get(n, []), self.specs)
             )
-            known = domain in path_domains(self.specs, self.domain_of)
+            claimed = dict(enumerate(itertools.chain(*self.claims.values())))
+            known = domain in path_domains(self.specs, claimed)
             assert (
                 self.power.reserved_watts(domain) == fresh.reserved_watts(domain) == (below if known else 0)
             )
