@@ -218,9 +218,10 @@ class Cycle:
         while (following := scan.pop()) is not None:
             place, group = following
             gang, kind = self._line.at(place)
-            for span, kinds in scan.passed(place):
-                judge.keep(span.kind.key, span.gang, span.refusal, kinds=kinds)
             found = judge.judge(kind.key, gang, may_borrow=may_borrow)
+            if not (isinstance(found, Refusal) and found.is_for_all_alike) and self._count(scan, place):
+                # Those who were passed over keep something, too.
+                found = judge.judge(kind.key, gang, may_borrow=may_borrow)
             if found is None:
                 scan.push(place, group)
                 scan.reopen(place)
@@ -243,6 +244,14 @@ class Cycle:
             else:
                 scan.go_on(place, group)
         return False
+
+    def _count(self, scan: Scan, place: SortKey) -> bool:
+        """Keep quota for kinds that were passed over and come before a place; whether there are any."""
+        counted = False
+        for span, kinds in scan.passed(place):
+            self._judge.keep(span.kind.key, span.gang, span.refusal, kinds=kinds)
+            counted = True
+        return counted
 
     # ---- decisions
 

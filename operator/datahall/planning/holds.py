@@ -5,12 +5,14 @@ A gang that is to move or to grow is ended with room held for its own return: on
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from datahall.planning.books import Books
+from datahall.planning.move_plans import MovePlan
 from datahall.planning.shape import Shape
 from datahall.planning.state import IntArray
 from datahall.planning.topology import Domain
@@ -60,12 +62,16 @@ class Holds:
         made_way_for: For each gang that was ended for others, those others.
         hopeless_until: Kinds for which nobody could make room, and until when that is not tried again.
         moved_seconds: When gangs were moved in the last hour.
+        move_plans: What would move for gangs that have not waited long enough for it, by their key.
+        looked_ahead_seconds: When such a plan was last made.
     """
 
     of: dict[str, Hold] = field(default_factory=dict)
     made_way_for: dict[str, frozenset[str]] = field(default_factory=dict)
     hopeless_until: dict[KindKey, float] = field(default_factory=dict)
     moved_seconds: deque[float] = field(default_factory=deque)
+    move_plans: dict[str, MovePlan] = field(default_factory=dict)
+    looked_ahead_seconds: float = -math.inf
 
     def back(self, books: Books) -> IntArray:
         """What is held back from everyone else, [resource, column]."""
@@ -112,6 +118,7 @@ class Holds:
     def forget(self, books: Books, key: str) -> Hold | None:
         """A gang is gone for good."""
         self.made_way_for.pop(key, None)
+        self.move_plans.pop(key, None)
         return self.drop(books, key)
 
 

@@ -4,9 +4,14 @@ Gangs move only if each of them fits elsewhere, whole, at once; so nobody loses 
 needed. The price is what that costs, in GPU-seconds; it is paid once the waiting gang has waited for as much: whoever
 decides like that pays at most twice what the best decision with hindsight would have (the ski-rental rule). And no more
 gangs than a cap move within an hour.
+
+What would move is told before it is paid for: the plan of a gang at the head of a line is kept, with its price and the
+time at which it is carried out. Nothing is held for such a plan, and nobody ends for it.
 """
 
 from __future__ import annotations
+
+import math
 
 from datahall.planning import messages
 from datahall.planning.books import Books
@@ -14,6 +19,7 @@ from datahall.planning.fitting import eligible, slots
 from datahall.planning.holdings import Held
 from datahall.planning.holds import Hold, Holds, by_node
 from datahall.planning.judging import Judge
+from datahall.planning.move_plans import Move, MovePlan
 from datahall.planning.placing import Placing, place
 from datahall.planning.preemption import Hopeless, Plan, Preemptor, plan
 from datahall.planning.shape import Shape
@@ -28,6 +34,9 @@ _TRIES = 8
 """How often a plan is made anew without a gang that finds no other place."""
 
 _HOUR_SECONDS = 3600.0
+
+_LOOK_AHEAD_EVERY_SECONDS = 1.0
+"""How often a plan is made that nobody has paid for yet: that must not take the time of decisions."""
 
 
 class Mover:
@@ -56,17 +65,57 @@ class Mover:
         moved = self._holds.moved_seconds
         while moved and not self._now - _HOUR_SECONDS < moved[0] <= self._now:
             moved.popleft()
-        worth = kind.shape.gpus * kind.shape.least * max(0.0, self._now - gang.created_seconds)
-        if worth <= 0 or len(moved) >= MOVES_PER_HOUR:
-            return None
-        found = self._plan(wants, worth)
-        if found is None or not found[0].victims:
-            return None
+        waits = kind.shape.gpus * kind.shape.least
+        worth = waits * max(0.0, self._now - gang.created_seconds)
+        if worth > 0 and len(moved) < MOVES_PER_HOUR:
+            found = self._plan(wants, worth)
+            if found is not None and not found[0].victims:
+                return None
+            if found is not None and len(moved) + len(found[0].victims) <= MOVES_PER_HOUR:
+                moved.extend([self._now] * len(found[0].victims))
+                self._holds.move_plans.pop(gang.key, None)
+                return self._decide(kind, gang, model, *found)
+        if waits > 0:
+            self._look_ahead(gang, wants, waits)
+        return None
+
+    def _look_ahead(self, gang: GangRequest, wants: Preemptor, waits: int) -> None:
+        """Plan what nobody has paid for yet, and keep that to be told.
+
+        Args:
+            gang: The gang.
+            wants: The gang as one for whom others end.
+            waits: GPUs that it waits for: what it has paid grows by as many GPU-seconds each second.
+        """
+        plans, now = self._holds.move_plans, self._now
+        if 0 <= now - self._holds.looked_ahead_seconds < _LOOK_AHEAD_EVERY_SECONDS:
+            return
+        self._holds.looked_ahead_seconds = now
+        for key in [key for key, known in plans.items() if not known.is_told(now)]:
+            del plans[key]
+        plans.pop(gang.key, None)
+        found = self._plan(wants, math.inf)
+        if found is None or not 0 < len(found[0].victims) <= MOVES_PER_HOUR:
+            return
         answer, places = found
-        if len(moved) + len(answer.victims) > MOVES_PER_HOUR:
-            return None
-        moved.extend([self._now] * len(answer.victims))
-        return self._decide(kind, gang, model, answer, places)
+        due = gang.created_seconds + answer.cost_gpu_seconds / waits
+        too_many = len(self._holds.moved_seconds) + len(answer.victims) - MOVES_PER_HOUR
+        if too_many > 0:
+            due = max(due, self._holds.moved_seconds[too_many - 1] + _HOUR_SECONDS)
+        plans[gang.key] = MovePlan(self._moves(answer, places), answer.cost_gpu_seconds, max(due, now), now)
+
+    def _moves(self, answer: Plan, places: dict[str, Placing]) -> tuple[Move, ...]:
+        holdings, nodes = self._books.holdings, self._books.hall.nodes
+        candidates = holdings.candidates(self._now, self._books.minimum_run_seconds)
+        cost = dict(zip(candidates.keys, candidates.cost_gpu_seconds.tolist(), strict=True))
+        found = []
+        for key in answer.victims:
+            held = holdings.get(key)
+            assert held is not None, "victims are held"
+            source = sorted({place.node for place in held.placements})
+            target = sorted({nodes.name(column) for column in places[key].columns.tolist()})
+            found.append(Move(held.gang.name, tuple(source), tuple(target), cost[key]))
+        return tuple(sorted(found, key=lambda move: (-move.gpu_seconds, move.name)))
 
     def _plan(self, wants: Preemptor, worth: float) -> tuple[Plan, dict[str, Placing]] | None:
         """Who moves, and where to; None if that is dearer than it is worth, or somebody finds no place."""

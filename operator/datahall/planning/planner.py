@@ -11,6 +11,7 @@ from datahall.planning.cycle import Cycle
 from datahall.planning.holdings import gpu_resource
 from datahall.planning.holds import Holds
 from datahall.planning.judging import Memory, pod_class
+from datahall.planning.move_plans import MovePlan
 from datahall.planning.power_shape import PowerDomainSpec
 from datahall.planning.power_tree import PowerReport
 from datahall.planning.reports import queue_report
@@ -19,7 +20,6 @@ from datahall.planning.state import Holder
 from datahall.planning.telling import Teller
 from datahall.planning.types import (
     ANY_MODEL,
-    IN_LINE,
     WHOLE_GPU_MILLI,
     Decision,
     GangProgress,
@@ -32,7 +32,6 @@ from datahall.planning.types import (
     QueueState,
     QueueUse,
     Wait,
-    WaitReason,
 )
 from datahall.planning.verdicts import Kept
 from datahall.planning.waiting import WaitingLine
@@ -224,6 +223,16 @@ class Planner:
         """Why a gang waits, with the numbers of now; None if it does not wait or was not examined yet."""
         return self._teller.why(key)
 
+    def move_plan(self, key: str) -> MovePlan | None:
+        """Who would move so that a waiting gang starts, and when; None if nobody would, or that is not known.
+
+        It is found out for the gangs at the head of each line, one after the other.
+        """
+        plan = self._holds.move_plans.get(key)
+        if plan is None or key in self._holds.of or self._line.get(key) is None:
+            return None
+        return plan if plan.is_told(self._now_seconds or 0.0) else None
+
     def held(self, key: str) -> tuple[Placement, ...] | None:
         """Where a held gang is placed; None when it is not held."""
         held = self._books.holdings.get(key)
@@ -293,10 +302,6 @@ class Planner:
         if pod.node:
             amounts = (sign * pod.gpus, sign * pod.cpu_milli, sign * pod.memory_bytes)
             self._books.hall.nodes.use(pod.node, Holder.PODS, amounts, sign)
-
-
-def _alike(told: str, reason: WaitReason) -> bool:
-    return told == reason or (told in IN_LINE and reason in IN_LINE)
 
 
 def _check(gang: GangRequest) -> None:

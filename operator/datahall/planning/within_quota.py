@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from datahall.planning import messages
 from datahall.planning.books import Books
 from datahall.planning.fitting import has_model
@@ -125,7 +123,7 @@ class WithinQuota:
             if first is None or first.queue == kind.queue:
                 return refusal
             behind = self._behind_pool(kind, model, first)
-        return replace(behind, short_of=verdict, beside=(refusal,))
+        return Refusal(behind.reason, behind.tell, short_of=verdict, model=model, beside=(refusal,))
 
     def borrows(self, kind: KindKey, model: str, workers: int) -> bool:
         """Whether so many workers are more than what the queue has of its own."""

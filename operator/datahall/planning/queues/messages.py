@@ -37,11 +37,10 @@ def refused(
             not: it says as much.
     """
     queue, resource = refusal.queue, refusal.resource
-    amount = _needed(resource, refusal.asked)
-    if not need:
-        need = f"needs {amount}"
-    else:
-        need = f"needs {need}" if _is_gpus(resource) else f"needs {need}, {amount}"
+    asked = [need] if need else []
+    if not (need and _is_gpus(resource)):
+        asked.append(_needed(resource, refusal.asked))
+    need = f"needs {', '.join(asked)}"
     if refusal.reason == RefusalReason.QUEUE_NOT_FOUND:
         return f'{need}; there is no queue "{queue}"'
     if refusal.reason == RefusalReason.NOT_GRANTED:

@@ -73,6 +73,20 @@ class Line:
 
 _NOTHING = Line("")
 
+
+class Structure:
+    """Which lines there are in a tree, and what flows into what.
+
+    Attributes:
+        version: Grows with every change of that, and not with amounts.
+    """
+
+    __slots__ = ("version",)
+
+    def __init__(self) -> None:
+        self.version = 0
+
+
 Links = list[tuple["QueueNode", Line]]
 """A queue's line of one resource, its parent's, and so on to the top of that resource."""
 
@@ -90,24 +104,31 @@ class QueueNode:
         charged: Amounts charged to it, by resource as the caller named it.
         lines: Lines by the name of the entry.
         from_below: What the children's lines send, by their name: quota lent, and overflow.
+        structure: Of the tree that it is part of.
+        chains: What `chain` found, by resource, as of a version of the structure.
     """
 
     __slots__ = (
+        "_denied",
         "_families",
         "_routes",
         "above",
         "below",
+        "chains",
         "charged",
         "from_below",
         "in_circle",
         "lines",
         "name",
         "spec",
+        "structure",
         "up",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, structure: Structure) -> None:
         self.name = name
+        self.structure = structure
+        self.chains: dict[str, tuple[int, Links]] = {}
         self.spec: QueueSpec | None = None
         self.above: QueueNode | None = None
         self.up: QueueNode | None = None
@@ -118,6 +139,7 @@ class QueueNode:
         self.from_below: dict[str, tuple[int, int]] = {}
         self._routes: dict[str, str] = {}
         self._families: frozenset[str] = frozenset()
+        self._denied: dict[str, bool] = {}
 
     @property
     def parent(self) -> QueueNode | None:
@@ -141,14 +163,18 @@ class QueueNode:
 
     def denies(self, resource: str) -> bool:
         """Whether the queue names other members of the family, and neither this one nor Any."""
-        if self.spec is None or family(resource) not in self._families:
-            return False
-        return self.route(resource) not in self.spec.limits
+        denied = self._denied.get(resource)
+        if denied is None:
+            named = self.spec is not None and family(resource) in self._families
+            limits = {} if self.spec is None else self.spec.limits
+            denied = self._denied[resource] = named and self.route(resource) not in limits
+        return denied
 
     def respecify(self, spec: QueueSpec | None) -> None:
         """Take in a specification and reckon every line anew. Its parent must not see its lines meanwhile."""
         self.spec = spec
-        self._routes = {}
+        self.structure.version += 1
+        self._routes, self._denied = {}, {}
         self.lines = {}
         limits = {} if spec is None else spec.limits
         self._families = frozenset(family(resource) for resource in limits) - {""}
@@ -171,6 +197,7 @@ class QueueNode:
         found = self.lines.get(entry)
         if found is None:
             found = self.lines[entry] = Line(entry)
+            self.structure.version += 1
         return found
 
     def charge(self, resource: str, amount: int) -> None:
@@ -188,6 +215,7 @@ class QueueNode:
         overflow = line.overflow - overflow
         if line.is_empty:
             del self.lines[entry]
+            self.structure.version += 1
         if self.up is not None:
             self.up.receive(entry, 0, overflow)
 
@@ -209,6 +237,7 @@ class QueueNode:
             lent, overflow = line.lent - before[0], line.overflow - before[1]
             if line.is_empty:
                 del node.lines[resource]
+                node.structure.version += 1
             node = node.up
 
     def send(self, sign: int) -> None:
@@ -222,8 +251,17 @@ def chain(node: QueueNode, resource: str) -> Links:
     """The lines a request passes, from the queue to the top of that resource; empty where nothing limits it.
 
     The top of a granted resource is the root. That of a budget is the highest queue that names it: those above have
-    no part in it.
+    no part in it. Whoever gets it must not change it.
     """
+    known = node.chains.get(resource)
+    if known is not None and known[0] == node.structure.version:
+        return known[1]
+    links = _chain(node, resource)
+    node.chains[resource] = node.structure.version, links
+    return links
+
+
+def _chain(node: QueueNode, resource: str) -> Links:
     links: Links = []
     here: QueueNode | None = node
     while here is not None:

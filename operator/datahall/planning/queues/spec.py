@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from datahall.planning.types import ANY_MODEL, Limits
 
@@ -63,6 +64,7 @@ class QueueSpec:
                     )
 
 
+@lru_cache(maxsize=1024)
 def family(resource: str) -> str:
     """The family of a granted resource ("gpu" of "gpu:H100"); "" for a budget."""
     return resource.partition(":")[0] if ":" in resource else ""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from datahall.planning.queues.node import QueueNode, capacity, chain, first_refusal, room
+from datahall.planning.queues.node import QueueNode, Structure, capacity, chain, first_refusal, room
 from datahall.planning.queues.spec import JOULES_PER_DAY, Amounts, QueueSpec, family
 from datahall.planning.queues.verdicts import (
     Account,
@@ -42,6 +42,7 @@ class QueueTree:
         self.answers_version = 0
         """Grows with every change after which the same question may have another answer."""
         self._nodes: dict[str, QueueNode] = {}
+        self._structure = Structure()
         # What was asked since the last change: many gangs of a queue ask the same.
         self._rooms: dict[tuple[str, str], int | None] = {}
         self._verdicts: dict[tuple[str, tuple[tuple[str, int], ...]], Verdict] = {}
@@ -265,7 +266,7 @@ class QueueTree:
     def _node(self, name: str) -> QueueNode:
         found = self._nodes.get(name)
         if found is None:
-            found = self._nodes[name] = QueueNode(name)
+            found = self._nodes[name] = QueueNode(name, self._structure)
         return found
 
     def _forget(self, node: QueueNode) -> None:
@@ -280,7 +281,7 @@ class QueueTree:
         loose = _circle(node) if node.in_circle else [node]
         for each in loose:
             _take_off(each)
-        node.respecify(spec)
+        node.respecify(spec)  # which its neighbours notice, too: the version grows
         above = None if spec is None or not spec.parent else self._node(spec.parent)
         before, node.above = node.above, above
         if before is not above:
@@ -308,11 +309,13 @@ def _take_off(node: QueueNode) -> None:
     """Take a queue out of its parent's sight."""
     node.send(-1)
     node.up, node.in_circle = None, False
+    node.structure.version += 1
 
 
 def _hang(node: QueueNode) -> None:
     """Show a queue to its parent."""
     node.up = node.above
+    node.structure.version += 1
     node.send(1)
 
 
@@ -335,6 +338,8 @@ def _circle(node: QueueNode) -> list[QueueNode]:
 
 
 def _check(amounts: Amounts) -> None:
+    if len(amounts) == 1 and min(amounts.values()) >= 0:
+        return
     families: set[str] = set()
     for resource, asked in amounts.items():
         if asked < 0:
