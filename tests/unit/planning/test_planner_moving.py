@@ -1,6 +1,8 @@
 """Who moves so that a gang finds room that is scattered, and who grows when room has come."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from datahall.planning import Admit, Evict, EvictCause, Placement, Planner, Wait, WaitReason
 from datahall.planning.moving import MOVES_PER_HOUR
@@ -113,6 +115,116 @@ class TestMoving:
         for _ in range(10):
             time.step()
         assert planner.held(key)
+
+
+class TestWhatWouldMove:
+    """The plan is told before it is paid for; nobody ends for it, and it is what happens later."""
+
+    def waits(self, *, at=10_001.0, **of_gang):
+        planner = scattered(4)
+        planner.submit(gang("whole", gpus=4, created=10_000.0, **of_gang))
+        return planner, planner.cycle(at)
+
+    def test_it_says_who_would_go_where_for_how_much_and_when(self):
+        planner, decisions = self.waits()
+        assert moves(decisions) == {}
+        plan = planner.move_plan("whole")
+        (move,) = plan.moves
+        assert plan.gpu_seconds == move.gpu_seconds == 71, (
+            "11 seconds since it saved, and a minute to restart"
+        )
+        assert plan.due_seconds == pytest.approx(10_000.0 + 71 / 4)
+        assert move.source == (planner.held(move.name.removeprefix("team-a/"))[0].node,)
+        assert move.target != move.source
+
+    def test_nothing_is_held_for_it_and_everyone_stays(self):
+        planner, _ = self.waits()
+        assert all(not planner.is_leaving(f"small{i}") for i in range(4))
+        assert reasons(
+            decide(planner, gang("passes", gpus=2, created=10_001.0, run_seconds=1.0), at=10_002.0)
+        ) == {"passes": "admitted"}
+
+    def test_what_happens_is_what_was_told(self):
+        planner, _ = self.waits()
+        plan = planner.move_plan("whole")
+        assert moves(planner.cycle(plan.due_seconds - 2.0)) == {}
+        # The price has grown meanwhile: nothing was saved.
+        (key,) = moves(planner.cycle(plan.due_seconds + 10.0))
+        assert f"team-a/{key}" == plan.moves[0].name
+        assert planner.move_plan("whole") is None, "it is done, and no plan any more"
+
+    def test_none_is_told_where_nobody_can_move_or_nobody_has_to(self):
+        planner = scattered(2, gpus_held=3)
+        planner.submit(gang("whole", gpus=4, created=10_000.0))
+        planner.cycle(10_001.0)
+        assert planner.move_plan("whole") is None
+        assert planner.move_plan("small0") is None
+        assert planner.move_plan("unknown") is None
+
+    def test_it_is_forgotten_with_its_gang_and_when_it_is_old(self):
+        planner, _ = self.waits()
+        planner.withdraw("whole")
+        assert planner.move_plan("whole") is None
+        planner, _ = self.waits()
+        for i in range(4):
+            planner.withdraw(f"small{i}")
+        planner.cycle(10_030.0)
+        assert planner.held("whole")
+        assert planner.move_plan("whole") is None
+
+    def test_with_the_cap_used_up_it_is_due_when_moves_are_an_hour_old(self):
+        planner = scattered(2 * MOVES_PER_HOUR)
+        time = Time(planner)
+        time.now = 10_000.0
+        planner.submit(gang("less", MOVES_PER_HOUR, 4))
+        assert len(moves(time.cycle())) == MOVES_PER_HOUR
+        for _ in range(20):
+            time.step()
+        planner.submit(gang("whole", gpus=4, created=0.0))
+        for _ in range(20):
+            time.step()
+        assert planner.move_plan("whole").due_seconds == 13_600.0
+
+
+@st.composite
+def halls(draw):
+    """Racks of 4-GPU nodes with small gangs scattered over them, and one gang that needs most of some nodes."""
+    racks, per_rack = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    names = [f"r{r}n{i}" for r in range(racks) for i in range(per_rack)]
+    small = []
+    for name in names:
+        for gpus in draw(st.sampled_from([(), (1,), (1,), (2,), (1, 1), (3,)])):
+            preemptible, saved = draw(st.integers(0, 5)) > 0, draw(st.integers(9_800, 9_990))
+            small.append((f"small{len(small)}", gpus, name, preemptible, saved))
+    level = draw(st.sampled_from([None, Level.HOST, Level.RACK]))
+    workers = 1 if level is Level.HOST else draw(st.integers(1, per_rack))
+    return names, small, (workers, draw(st.integers(3, 4)), level), draw(st.booleans())
+
+
+@settings(max_examples=150)
+@given(halls())
+def test_nobody_moves_unless_that_starts_the_gang_that_it_is_for(drawn):
+    names, small, (workers, gpus, level), quota_is_tight = drawn
+    held = sum(gpus_held for _, gpus_held, *_ in small)
+    quota = held + workers * gpus if quota_is_tight else 1000
+    planner = hall(*(node(name, 4, rack=name[:2], block="b") for name in names), quota=quota)
+    for key, gpus_held, name, preemptible, saved in small:
+        planner.hold(gang(key, gpus=gpus_held, preemptible=preemptible), (Placement(0, name, "H100"),))
+        started(planner, key, at=0.0, saved=saved)
+    time = Time(planner)
+    time.now = 10_000.0
+    planner.submit(gang("waits", workers, gpus, level=level, required=level is not None, created=9_500.0))
+    for _ in range(10):
+        time.step(30.0)
+        if time.evicted:
+            break
+    if not time.evicted:
+        return
+    for _ in range(10):
+        time.step()
+    assert planner.held("waits"), "what it was done for"
+    assert all(planner.held(key) for key in time.evicted), "and they go on"
+    assert len(time.evicted) == len(set(time.evicted))
 
 
 class TestGrowing:
