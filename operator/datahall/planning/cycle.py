@@ -135,7 +135,8 @@ class Cycle:
                 self._serve(self._line_up(name), None, may_borrow=True)
         scans: dict[str, Scan] = {}
         for may_borrow in (False, True):
-            turns = self._books.fairness.turns(self._line.queues(), self._now)
+            waiting = [name for name in self._line.queues() if name not in scans or scans[name].is_open]
+            turns = self._books.fairness.turns(waiting, self._now)
             while not self._out.more and (queue := turns.next_queue()) is not None:
                 scan = scans.get(queue)
                 if scan is None:

@@ -23,7 +23,7 @@ from datahall.planning.topology import Domain
 from datahall.planning.types import GangRequest, Level, WaitReason
 from datahall.planning.verdicts import HOPELESS, NEAREST, Fit, Kept, Refusal
 from datahall.planning.waiting import KindKey
-from datahall.planning.within_quota import WithinQuota
+from datahall.planning.within_quota import Units, WithinQuota
 
 
 @dataclass(slots=True)
@@ -34,6 +34,8 @@ class Memory:
     ever: dict[tuple[Shape, str], bool] = field(default_factory=dict)
     lasting: dict[tuple[Shape, str], bool] = field(default_factory=dict)
     columns: dict[tuple[frozenset[str], str, bool], BoolArray] = field(default_factory=dict)
+    models: dict[Shape, list[str]] = field(default_factory=dict)
+    units: Units = field(default_factory=Units)
 
 
 class Judge:
@@ -56,11 +58,11 @@ class Judge:
         version = (nodes.version, nodes.pods_version)
         if memory.version != version:
             memory.version = version
-            memory.ever, memory.lasting, memory.columns = {}, {}, {}
+            memory.ever, memory.lasting, memory.columns, memory.models = {}, {}, {}, {}
         self._memory = memory
         self._models = nodes.models()
         self._failed: set[tuple[Shape, str, bool]] = set()
-        self.quota = WithinQuota(books)
+        self.quota = WithinQuota(books, memory.units)
         self.free: IntArray
         self.pieces: IntArray
         self._busy: BoolArray
@@ -126,7 +128,7 @@ class Judge:
                 lambda: messages.namespace_not_allowed(kind.queue, kind.namespace, queue.namespaces),
             )
         shape = kind.shape
-        models = [model for model in self._allowed_models(shape) if self._fits_ever(shape, model)]
+        models = self._possible_models(shape)
         if not models:
             return self.never_fits(shape)
         refusals: list[Refusal] = []
@@ -166,11 +168,7 @@ class Judge:
 
     def traits(self, shape: Shape) -> tuple[tuple[str, bool], ...]:
         """The models on which a shape fits ever, and whether it does once every held gang has ended."""
-        return tuple(
-            (model, self._fits_lasting(shape, model))
-            for model in self._allowed_models(shape)
-            if self._fits_ever(shape, model)
-        )
+        return tuple((model, self._fits_lasting(shape, model)) for model in self._possible_models(shape))
 
     @property
     def traits_version(self) -> tuple[int, int]:
@@ -376,6 +374,14 @@ class Judge:
         if shape.models:
             return [model for model in dict.fromkeys(shape.models) if model in self._models]
         return self._models
+
+    def _possible_models(self, shape: Shape) -> list[str]:
+        """The models that it may run on, of which the empty hall has enough."""
+        found = self._memory.models.get(shape)
+        if found is None:
+            found = [model for model in self._allowed_models(shape) if self._fits_ever(shape, model)]
+            self._memory.models[shape] = found
+        return found
 
     def _fits_ever(self, shape: Shape, model: str) -> bool:
         """Whether the gang would fit if nothing at all ran, and every node were in service."""

@@ -64,6 +64,11 @@ class Scan:
         self._heap += [(place, None) for place in self._alone.values() if place is not None]
         heapify(self._heap)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether anyone is still to be served."""
+        return bool(self._heap)
+
     def pop(self) -> tuple[SortKey, Group | None] | None:
         """The next place in line, and the group that it stands for, if any; None at the end."""
         return heappop(self._heap) if self._heap else None

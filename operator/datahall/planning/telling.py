@@ -28,11 +28,14 @@ class Teller:
         self._line = line
         self._outcome = Outcome()
         self._told: dict[str, tuple[str, str]] = {}
+        # Gangs that may have been told another reason than their kind was.
+        self._told_own: set[str] = set()
         self._refresh_at_seconds = 0.0
 
     def forget(self, key: str) -> None:
         """A gang does not wait any more: should it come back, it is told anew."""
         self._told.pop(key, None)
+        self._told_own.discard(key)
 
     def why(self, key: str) -> Wait | None:
         """Why a gang waits, with the numbers of now; None if it does not wait or was not examined yet."""
@@ -72,6 +75,7 @@ class Teller:
                 refusal.reason
             ):
                 found.append(self._tell(key, refusal))
+                self._told_own.add(key)
         return found
 
     # ---- by group, by kind, one by one
@@ -108,16 +112,22 @@ class Teller:
             kind.told = sort
             keys = [place[2] for place in kind.line]
         else:
+            if not (kind.untold or self._told_own):
+                return []
             keys = sorted(kind.untold)
             # A gang that had a reason of its own, and has it no more.
+            first = [place[2] for place in kind.line[:_REFRESHED_PER_KIND]]
             keys += [
-                place[2]
-                for place in kind.line[:_REFRESHED_PER_KIND]
-                if _sort(self._told.get(place[2], (refusal.reason, ""))[0]) != sort
+                key
+                for key in first
+                if key in self._told_own and _sort(self._told.get(key, (refusal.reason, ""))[0]) != sort
             ]
         kind.untold.clear()
         apart = self._outcome.apart
+        own = [key for key in keys if key in apart] if apart else []
         keys = [key for key in dict.fromkeys(keys) if key not in apart]
+        self._told_own.difference_update(keys)
+        self._told_own.update(own)
         if not keys:
             return []
         blockers = _blockers(refusal)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from datahall.planning import messages
 from datahall.planning.books import Books
 from datahall.planning.fitting import has_model
@@ -22,14 +24,42 @@ _HOUR_SECONDS = 3600
 _FOR_NOW = frozenset({WaitReason.QUOTA_EXCEEDED, WaitReason.BORROWED_AWAY})
 
 
+_Entries = list[tuple[str, tuple[str, str], int]]
+
+
+@dataclass(slots=True)
+class Units:
+    """What one worker takes of a quota; true as long as neither nodes nor the specifications of queues change.
+
+    Attributes:
+        version: Of nodes and queues.
+        caps: The highest power cap of a GPU, by model.
+        of: By queue, model and GPU thousandths: units by resource.
+        entries: By the same: each resource, the queue and its entry for it, and the unit.
+    """
+
+    version: tuple[int, int] = (-1, -1)
+    caps: dict[str, int] = field(default_factory=dict)
+    of: dict[tuple[str, str, int], dict[str, int]] = field(default_factory=dict)
+    entries: dict[tuple[str, str, int], _Entries] = field(default_factory=dict)
+
+
 class WithinQuota:
     """What one pass knows of quota: what is kept for whom."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books, units: Units) -> None:
+        """Begin a pass.
+
+        Args:
+            books: The planner's memory.
+            units: What the last passes found out.
+        """
         self._books = books
-        self._caps: dict[str, int] = {}
-        self._units: dict[tuple[str, str, int], dict[str, int]] = {}
-        self._entries_of: dict[tuple[str, str, int], list[tuple[str, tuple[str, str], int]]] = {}
+        version = books.hall.nodes.version, books.tree.version
+        if units.version != version:
+            units.version = version
+            units.caps, units.of, units.entries = {}, {}, {}
+        self._caps, self._units, self._entries_of = units.caps, units.of, units.entries
         self._behind: dict[tuple[object, ...], Refusal] = {}
         self._behind_version = -1
         self._kept: dict[tuple[str, str], int] = {}
@@ -52,7 +82,7 @@ class WithinQuota:
                     units[JOULES_PER_DAY] = watts * _HOUR_SECONDS
         return units
 
-    def _entries(self, kind: KindKey, model: str) -> list[tuple[str, tuple[str, str], int]]:
+    def _entries(self, kind: KindKey, model: str) -> _Entries:
         """`units`, each with the queue and its entry for the resource."""
         key = kind.queue, model, kind.shape.worker_gpu_milli
         found = self._entries_of.get(key)

@@ -116,6 +116,7 @@ class Fairness:
         self._interval_seconds = interval_seconds
         self._used: dict[str, _Used] = {}
         self._sums: dict[str, _Sum] = {}
+        self._own_nominal_gpus: dict[str, float] = {}
         self._sums_version = -1
         self._told_seconds: float | None = None
         self._time = 0.0
@@ -212,8 +213,8 @@ class Fairness:
         return Turns(
             self._tree,
             waiting,
-            key=lambda queue: _key(queue, self._standing(queue)),
-            own_key=lambda queue: _key(queue, self._own_standing(queue)),
+            key=self._key,
+            own_key=self._own_key,
             admit=self._ahead,
         )
 
@@ -226,29 +227,48 @@ class Fairness:
         left = self._left(total.at)
         return self._share(total.gpu_seconds * left, total.joules * left, total.nominal_gpus, spec.weight)
 
-    def _own_standing(self, queue: str) -> Share:
-        """Where a queue itself stands, among those beneath it: without them, and with weight 1."""
-        spec = self._tree.spec(queue)
-        if spec is None:
-            return Share(0.0, 0.0, 0.0, 0.0, 0.0)
-        used = self._used.get(queue, _Used())
+    def _key(self, queue: str) -> Key:
+        """What decides about a queue with everything beneath it."""
+        total, spec = self._sums.get(queue), self._tree.spec(queue)
+        if total is None or spec is None:
+            return 0.0, 0.0, queue
+        left = self._left(total.at)
+        beyond, dominant = self._shares(
+            total.gpu_seconds * left, total.joules * left, total.nominal_gpus, spec.weight
+        )
+        return beyond, dominant, queue
+
+    def _own_key(self, queue: str) -> Key:
+        """What decides about a queue itself among those beneath it: without them, and with weight 1."""
+        used, nominal_gpus = self._used.get(queue), self._own_nominal_gpus.get(queue)
+        if used is None or nominal_gpus is None:
+            return 0.0, 0.0, queue
         left = self._left(used.at)
-        return self._share(
+        beyond, dominant = self._shares(
             (used.gpu_seconds + used.ahead_gpu_seconds) * left,
             (used.joules + used.ahead_joules) * left,
-            sum(gpus_of(resource, limits.nominal) for resource, limits in spec.limits.items()),
+            nominal_gpus,
             1.0,
         )
+        return beyond, dominant, queue
 
     def _share(self, gpu_seconds: float, joules: float, nominal_gpus: float, weight: float) -> Share:
         window_seconds = self._half_life_seconds / math.log(2)
-        mean_gpus, mean_watts = gpu_seconds / window_seconds, joules / window_seconds
+        beyond, total = self._shares(gpu_seconds, joules, nominal_gpus, weight)
+        return Share(gpu_seconds / window_seconds, joules / window_seconds, nominal_gpus, beyond, total)
+
+    def _shares(
+        self, gpu_seconds: float, joules: float, nominal_gpus: float, weight: float
+    ) -> tuple[float, float]:
+        """Dominant share beyond nominal, and the whole of it, by weight."""
+        window_seconds = self._half_life_seconds / math.log(2)
         gpus, watts = self.capacity.gpus, self.capacity.watts
-        dominant = max(mean_gpus / gpus if gpus > 0 else 0.0, mean_watts / watts if watts > 0 else 0.0)
-        entitled = nominal_gpus / gpus if gpus > 0 else 0.0
-        return Share(
-            mean_gpus, mean_watts, nominal_gpus, max(0.0, dominant - entitled) / weight, dominant / weight
-        )
+        dominant = entitled = 0.0
+        if gpus > 0:
+            dominant, entitled = gpu_seconds / window_seconds / gpus, nominal_gpus / gpus
+        if watts > 0:
+            dominant = max(dominant, joules / window_seconds / watts)
+        return max(0.0, dominant - entitled) / weight, dominant / weight
 
     # ---- time, and sums over subtrees
 
@@ -299,6 +319,7 @@ class Fairness:
             return
         self._sums_version = self._tree.version
         self._sums = {name: _Sum(at=self._time) for name in self._tree.names()}
+        self._own_nominal_gpus = {}
         for queue in [name for name in self._used if name not in self._sums]:
             used, left = self._used[queue], self._left(self._used[queue].at)
             if (
@@ -310,6 +331,7 @@ class Fairness:
             spec = self._tree.spec(name)
             assert spec is not None, "names are those of queues that exist"
             nominal = sum(gpus_of(resource, limits.nominal) for resource, limits in spec.limits.items())
+            self._own_nominal_gpus[name] = nominal
             used = self._used.get(name, _Used())
             left = self._left(used.at)
             here: str | None = name
@@ -319,7 +341,3 @@ class Fairness:
                 total.joules += (used.joules + used.ahead_joules) * left
                 total.nominal_gpus += nominal
                 here = self._tree.parent(here)
-
-
-def _key(queue: str, share: Share) -> Key:
-    return share.beyond, share.total, queue

@@ -106,6 +106,7 @@ class QueueNode:
         from_below: What the children's lines send, by their name: quota lent, and overflow.
         structure: Of the tree that it is part of.
         chains: What `chain` found, by resource, as of a version of the structure.
+        capacities: What `capacity` says of that, likewise: what is lent depends on specifications alone.
     """
 
     __slots__ = (
@@ -114,6 +115,7 @@ class QueueNode:
         "_routes",
         "above",
         "below",
+        "capacities",
         "chains",
         "charged",
         "from_below",
@@ -129,6 +131,7 @@ class QueueNode:
         self.name = name
         self.structure = structure
         self.chains: dict[str, tuple[int, Links]] = {}
+        self.capacities: dict[str, tuple[int, int]] = {}
         self.spec: QueueSpec | None = None
         self.above: QueueNode | None = None
         self.up: QueueNode | None = None
@@ -311,6 +314,15 @@ def room(links: Links) -> int:
         if free:
             left = max(left, free)
     return left
+
+
+def capacity_of(node: QueueNode, resource: str) -> int:
+    """`capacity` of the lines of a queue, which must not be empty."""
+    known = node.capacities.get(resource)
+    if known is None or known[0] != node.structure.version:
+        known = node.structure.version, capacity(chain(node, resource))
+        node.capacities[resource] = known
+    return known[1]
 
 
 def capacity(links: Links) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from datahall.planning.queues.node import QueueNode, Structure, capacity, chain, first_refusal, room
+from datahall.planning.queues.node import QueueNode, Structure, capacity_of, chain, first_refusal, room
 from datahall.planning.queues.spec import JOULES_PER_DAY, Amounts, QueueSpec, family
 from datahall.planning.queues.verdicts import (
     Account,
@@ -226,7 +226,8 @@ class QueueTree:
         links = chain(node, resource)
         if node.denies(resource):
             return Refused(RefusalReason.NOT_GRANTED, queue, queue, resource, entry, asked)
-        if not capacity(links) and not any(line.named for _, line in links):
+        most = capacity_of(node, resource)
+        if not most and not any(line.named for _, line in links):
             left = room(links)
             return Refused(RefusalReason.NOT_GRANTED, queue, queue, resource, entry, asked, room=left)
         failed = first_refusal(links, asked)
@@ -248,7 +249,7 @@ class QueueTree:
             entry,
             asked,
             room=room(links),
-            most=capacity(links),
+            most=most,
             nominal=own_line.nominal,
             own=own_line.own,
             quota_there=there.quota,
