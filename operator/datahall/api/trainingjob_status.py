@@ -31,6 +31,31 @@ class Blocker(Model):
     """What, in a sentence with numbers."""
 
 
+class Move(Model):
+    """A running job that would start again on other nodes."""
+
+    job: Annotated[str, Field(max_length=317, examples=["team-b/small"])]
+    """The job, as namespace/name."""
+    from_nodes: Annotated[tuple[str, ...], Field(max_length=8, examples=[["node-1"]])]
+    """Nodes that it is on; the first 8 by name."""
+    to_nodes: Annotated[tuple[str, ...], Field(max_length=8, examples=[["node-3"]])]
+    """Nodes that it would go on from, from its last checkpoint; the first 8 by name."""
+    gpu_seconds: Annotated[int, Field(ge=0, examples=[71])]
+    """What that costs, in GPU-seconds, two digits of it: its work since the last checkpoint, and the restart."""
+
+
+class Moves(Model):
+    """Who would move so that the job finds its room in one piece. Nobody is ended for it before it is due."""
+
+    jobs: Annotated[tuple[Move, ...], Field(min_length=1, max_length=64)]
+    """Who, the dearest first."""
+    gpu_seconds: Annotated[int, Field(ge=0, examples=[71])]
+    """What all of that costs, in GPU-seconds, two digits of it."""
+    due_time: Annotated[Time, Field(examples=["2026-11-22T15:03:00Z"])]
+    """When they move, if nothing else makes room before: once the job has waited for as many GPU-seconds as it costs,
+    and no more than 60 jobs have moved within an hour. To the minute, RFC 3339."""
+
+
 class Waiting(Model):
     """Why the job waits, and until when as far as anyone can tell."""
 
@@ -47,6 +72,8 @@ class Waiting(Model):
         ),
     ] = ()
     """What it waits for, the most important first."""
+    moves: Moves | None = None
+    """Which jobs would move to make room for it, and when. Absent: none would, or it is not at the head of its line."""
     since_time: Annotated[Time | None, Field(examples=["2026-11-22T15:00:00Z"])] = None
     """When it began to wait, RFC 3339."""
 

@@ -120,6 +120,33 @@ def queue(
 
 
 @app.command()
+def moves(
+    *,
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="Waiting jobs of every namespace.")
+    ] = False,
+    output: Annotated[Output, typer.Option("--output", "-o", help="table, json or yaml.")] = Output.TABLE,
+    no_headers: Annotated[bool, typer.Option("--no-headers", help="Rows alone.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Show which running jobs would move so that waiting ones find room in one piece.
+
+    A dry run: from where to where, what that costs, and when it is due. Nobody is ended before.
+    """
+    from datahall.cli import verbs
+
+    _only_whole(output, "moves")
+    run(
+        Connection(namespace, context, kubeconfig),
+        lambda client: verbs.moves(
+            client, all_namespaces=all_namespaces, output=output, headers=not no_headers
+        ),
+    )
+
+
+@app.command()
 def explain(
     *,
     reference: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from datahall.api.trainingjob import LastCheckpoint
+from datahall.cli.move_pages import MOVE_COLUMNS, move_cells
 from datahall.cli.page import metrics_of, progress_of
 from datahall.cli.table import entry, painted, section
 from datahall.cli.words import (
@@ -51,7 +52,8 @@ def story(told: Story, at: datetime, *, colour: bool = False) -> str:
         lines += entry("Failure", lines_of(told.failure))
     if told.ended is None:
         lines += _queue(told)
-    lines += _blockers(told) + _ahead(told, at) + _helps(told) + _preemptions(told, at) + _events(told, at)
+    lines += _blockers(told) + _moves(told, at) + _ahead(told, at) + _helps(told)
+    lines += _preemptions(told, at) + _events(told, at)
     if told.unread:
         lines += ["", f"Not told: {', '.join(told.unread)}; you may not read them."]
     return "\n".join(lines)
@@ -231,6 +233,14 @@ def _ahead(told: Story, at: datetime) -> list[str]:
     if told.waiting is None:
         return []
     return line_section(f"Ahead of it in queue {told.queue_name}", told.waiting.ahead, at, most=_AHEAD_SHOWN)
+
+
+def _moves(told: Story, at: datetime) -> list[str]:
+    moves = told.waiting.moves if told.waiting is not None else None
+    if moves is None:
+        return []
+    title = f"Moves for it at about {clock(moves.due_time, at)}, if nothing else makes room before"
+    return section(title, MOVE_COLUMNS, [move_cells(move) for move in moves.jobs])
 
 
 def _helps(told: Story) -> list[str]:

@@ -13,6 +13,7 @@ import typer
 
 from datahall.cli import output as output_
 from datahall.cli import rows, words
+from datahall.cli.move_pages import moves_page
 from datahall.cli.options import Output
 from datahall.cli.page import page
 from datahall.cli.progress import reporter
@@ -180,6 +181,18 @@ async def queue(client: AsyncClient, name: str | None, *, output: Output, header
         typer.echo(tree_page(queues, headers=headers))
     else:
         typer.echo("There are no Queues.", err=True)
+
+
+async def moves(client: AsyncClient, *, all_namespaces: bool, output: Output, headers: bool) -> None:
+    """Print which jobs would move, and for whom."""
+    plans = await client.moves(all_namespaces=all_namespaces)
+    if output is not Output.TABLE:
+        typer.echo(output_.encoded({"plans": output_.document(plans)}, output))
+    elif plans:
+        typer.echo(moves_page(plans, words.now(), headers=headers))
+    else:
+        where = "" if all_namespaces else f" of namespace {await client.namespace()}"
+        typer.echo(f"No job would move for a waiting job{where}.", err=True)
 
 
 async def logs(

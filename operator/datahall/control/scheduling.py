@@ -304,6 +304,7 @@ class Scheduling:
             position=now.position,
             starts_seconds=now.starts_seconds,
             blockers=tuple(Blocker(REASONS[b.reason], b.message) for b in now.blockers),
+            moves=self._planner.move_plan(uid),
         )
 
     def eviction(self, uid: str) -> Eviction | None:

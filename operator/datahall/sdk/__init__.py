@@ -33,6 +33,7 @@ from datahall.sdk.errors import (
 from datahall.sdk.explaining import Explanation, explanation, state_of
 from datahall.sdk.logs import LogLine
 from datahall.sdk.manifests import read_manifests
+from datahall.sdk.moving import PlannedMoves
 from datahall.sdk.predicting import Class, Prediction, Predictions
 from datahall.sdk.queueing import LineEntry, ModelUse, QueueLine, QueueStanding, Turn
 from datahall.sdk.telling import EndStory, Help, NodeUse, RunStory, Story, WaitStory
@@ -58,6 +59,7 @@ __all__ = [
     "NodeUse",
     "NotFoundError",
     "NotInstalledError",
+    "PlannedMoves",
     "PodLine",
     "PredictError",
     "Prediction",

@@ -32,6 +32,7 @@ from datahall.sdk.kinds import (
 )
 from datahall.sdk.logs import LogLine
 from datahall.sdk.manifests import Manifest
+from datahall.sdk.moving import PlannedMoves, planned_moves
 from datahall.sdk.predicting import Input, Predictions
 from datahall.sdk.queueing import QueueLine, QueueStanding
 from datahall.sdk.surroundings import jobs_of, surroundings
@@ -210,6 +211,16 @@ class AsyncClient:
         workload = cast("Workload", typed(workload_kind, await self._get(workload_kind, name, namespace)))
         with translated():
             return telling.story_of(workload, await surroundings(await self._connected(), workload))
+
+    async def moves(
+        self, *, namespace: str | None = None, all_namespaces: bool = False
+    ) -> list[PlannedMoves]:
+        """Which running jobs would move so that waiting ones find room in one piece, and when.
+
+        Nobody is ended before that is due. The operator finds it out for the jobs at the head of each Queue's line.
+        """
+        jobs = await self.list_training_jobs(namespace=namespace, all_namespaces=all_namespaces)
+        return list(planned_moves(jobs))
 
     async def queue_tree(self) -> list[QueueStanding]:
         """Where all Queues stand, in the order of the tree: what is held, lent and left, and whose turn it is."""

@@ -18,6 +18,7 @@ from datahall.sdk.describing import Description
 from datahall.sdk.kinds import Json, Typed, Workload
 from datahall.sdk.logs import LogLine
 from datahall.sdk.manifests import Manifest
+from datahall.sdk.moving import PlannedMoves
 from datahall.sdk.portal import Portal
 from datahall.sdk.predicting import Input, Predictions
 from datahall.sdk.queueing import QueueLine, QueueStanding
@@ -124,6 +125,10 @@ class Client:
     def explain(self, name: str, *, kind: str = "TrainingJob", namespace: str | None = None) -> Story:
         """See `AsyncClient.explain`."""
         return self._portal.call(self._client.explain(name, kind=kind, namespace=namespace))
+
+    def moves(self, *, namespace: str | None = None, all_namespaces: bool = False) -> list[PlannedMoves]:
+        """See `AsyncClient.moves`."""
+        return self._portal.call(self._client.moves(namespace=namespace, all_namespaces=all_namespaces))
 
     def queue_tree(self) -> list[QueueStanding]:
         """See `AsyncClient.queue_tree`."""

@@ -22,6 +22,7 @@ from datahall.api.trainingjob import (
     TrainedModel,
     TrainingJob,
 )
+from datahall.api.trainingjob_status import Moves
 from datahall.sdk.describing import EventLine
 from datahall.sdk.explaining import explanation, failure_place, failure_sentence, state_of
 from datahall.sdk.helping import help_for
@@ -56,6 +57,7 @@ class WaitStory:
         starts_at: when it is expected to start, RFC 3339; None if nobody can tell.
         since: since when it waits, RFC 3339; None where the operator has not said.
         ahead: who goes before it in the same queue, the first first.
+        moves: who would move to make room for it, and when; None where nobody would.
     """
 
     position: int | None
@@ -64,6 +66,7 @@ class WaitStory:
     starts_at: str | None
     since: str | None
     ahead: tuple[LineEntry, ...]
+    moves: Moves | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +252,7 @@ def _waiting(workload: Workload, state: str, around: Surroundings) -> WaitStory 
         starts_at=entry.starts_at,
         since=entry.since,
         ahead=tuple(line_entry(job) for job in before),
+        moves=waiting.moves if waiting else None,
     )
 
 

@@ -97,6 +97,45 @@ resources.gpuModels fit sooner.
     )
 
 
+def test_explain_says_who_would_move_for_it(api: FakeApi, run: Run) -> None:
+    tell(api, granted(), samples.job(**samples.waiting(1, moves=samples.MOVES)))
+    assert (
+        page(
+            """
+            Moves for it at about 15:03 UTC, if nothing else makes room before
+              JOB           FROM    TO      GPU-SECONDS
+              team-b/small  node-1  node-3  71
+            """
+        )
+        in run("explain", "digits").stdout
+    )
+
+
+def test_moves_are_a_dry_run_for_all_who_wait(api: FakeApi, run: Run) -> None:
+    two = samples.MOVES | {
+        "jobs": [*samples.MOVES["jobs"], samples.MOVES["jobs"][0] | {"job": "team-a/tiny"}]
+    }
+    tell(api, samples.job("whole", **samples.waiting(1, moves=two)), samples.job(**samples.waiting(2)))
+    shown = run("moves")
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    assert shown.stdout == page(
+        """
+        FOR           NEEDS      MOVES         FROM    TO      GPU-SECONDS  DUE
+        team-a/whole  2 x 1 GPU  team-b/small  node-1  node-3  71           15:03 UTC
+        team-a/whole  2 x 1 GPU  team-a/tiny   node-1  node-3  71           15:03 UTC
+        """
+    )
+    (plan,) = json.loads(run("moves", "-A", "-o", "json").stdout)["plans"]
+    assert (plan["name"], plan["gpuSeconds"], plan["jobs"][1]["job"]) == ("whole", 71, "team-a/tiny")
+
+
+def test_where_nobody_would_move_that_is_said(api: FakeApi, run: Run) -> None:
+    tell(api, samples.job(**samples.waiting(2)))
+    shown = run("moves")
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert shown.stderr.strip() == "No job would move for a waiting job of namespace team-a."
+
+
 def test_explain_says_when_an_estimate_was_too_early_and_when_there_is_none(api: FakeApi, run: Run) -> None:
     api.put(samples.job("late", **samples.waiting(startsAt="2026-11-22T15:00:00Z")))
     assert (

@@ -411,3 +411,31 @@ async def test_watts_are_reserved_at_the_caps_of_nodes():
     hall.settle(late)
     hall.cycle()
     assert hall.reason(late) == "PowerBudgetExceeded"
+
+
+async def test_who_would_move_is_known_before_anybody_is_told_to_end():
+    hall = Hall(nodes=2, nominal=16)
+    here = running(hall, "here", gpus=1)
+    filler = hall.job("filler", gpus=7)
+    hall.settle(filler)
+    hall.cycle()
+    filler = hall.write_admission(filler)
+    there = running(hall, "there", gpus=1)
+    hall.delete_job(filler)
+    whole = hall.job("whole", gpus=8)
+    now = times.to_text(datetime.datetime.now(datetime.UTC))
+    whole = hall.change_job(whole, metadata={"creationTimestamp": now})
+    hall.settle(whole)
+    hall.cycle()
+    plan = hall.scheduling.waiting(uid(whole)).moves
+    (move,) = plan.moves
+    assert move.name in {"team-a/here", "team-a/there"}
+    assert (set(move.source) | set(move.target)) == {"node-0", "node-1"}
+    assert plan.gpu_seconds == pytest.approx(3600 + 60, abs=5), (
+        "an hour that was never saved, and the restart"
+    )
+    assert plan.due_seconds == pytest.approx(
+        datetime.datetime.now().timestamp() + plan.gpu_seconds / 8, abs=5
+    )
+    assert hall.scheduling.eviction(uid(here)) is None
+    assert hall.scheduling.eviction(uid(there)) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 
 import pytest
@@ -17,6 +18,7 @@ from datahall.control.training.look import FORCE_AFTER_SECONDS
 from datahall.control.training.progress import PROGRESS_EVERY_SECONDS, read_progress
 from datahall.control.training.running import ROOT_CAUSE_PATIENCE_SECONDS
 from datahall.control.training.seen import Blocker, LeftBehind, Refusal, Report, Waiting
+from datahall.planning.move_plans import Move, MovePlan
 from tests.unit.control.world import DIGEST, PROGRESS, START, SUCCEEDED, UID, World, custom, failed, running
 
 WAITS_FOR_POD = Claims(
@@ -115,6 +117,29 @@ def test_a_wait_is_told_with_position_blockers_and_the_expected_start():
     world.room = True
     world.settle()
     assert world.status.waiting is None
+
+
+def test_who_would_move_for_it_is_told_in_numbers_that_do_not_change_at_every_look():
+    world = World(room=False)
+    plan = MovePlan(
+        (Move("team-b/small", tuple(f"n{i}" for i in range(9)), ("n12",), 1234),),
+        1234,
+        due_seconds=START.timestamp() + 61,
+        planned_seconds=START.timestamp(),
+    )
+    world.waiting = Waiting(Reason.NO_ROOM, "the best node has 1 free", position=1, moves=plan)
+    world.settle()
+    moves = world.status.waiting.moves
+    assert moves.due_time == times.to_text(START + datetime.timedelta(minutes=2))
+    (move,) = moves.jobs
+    assert (move.job, move.to_nodes, len(move.from_nodes)) == ("team-b/small", ("n12",), 8)
+    assert move.gpu_seconds == moves.gpu_seconds == 1300
+    for price, told in ((71, 71), (99, 99), (101, 110), (0, 0)):
+        few = dataclasses.replace(plan, gpu_seconds=price)
+        world = World(room=False)
+        world.waiting = Waiting(Reason.NO_ROOM, "x", position=1, moves=few)
+        world.settle()
+        assert world.status.waiting.moves.gpu_seconds == told
 
 
 def test_what_is_in_the_way_besides_the_planner_is_a_blocker_too():

@@ -131,6 +131,12 @@ def waiting(position: int | None = 3, blockers: list[Json] = BLOCKERS, **more: A
     }
 
 
+MOVES: Json = {
+    "jobs": [{"job": "team-b/small", "fromNodes": ["node-1"], "toNodes": ["node-3"], "gpuSeconds": 71}],
+    "gpuSeconds": 71,
+    "dueTime": "2026-11-22T15:03:00Z",
+}
+
 PREEMPTED_BY: Json = {
     "job": "team-b/pretraining",
     "time": "2026-11-22T15:01:00Z",

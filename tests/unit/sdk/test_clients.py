@@ -59,6 +59,7 @@ def test_the_surface_grows_only_on_purpose() -> None:
         "list_queues",
         "list_training_jobs",
         "logs",
+        "moves",
         "namespace",
         "predict",
         "queue_line",

@@ -10,6 +10,7 @@ from datahall.api.reasons import Reason
 from datahall.api.trainingjob import LastCheckpoint, Placement, Progress, TrainingJob
 from datahall.control.claims import Claims
 from datahall.control.views import PodView
+from datahall.planning.move_plans import MovePlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Waiting:
         position: its place in the queue's line, from 1; None where it is in none.
         starts_seconds: when it is expected to start, seconds since the epoch; None if nobody knows.
         blockers: everything that is in its way, the most important first.
+        moves: who would move to make room for it; None where nobody would.
     """
 
     reason: Reason
@@ -52,6 +54,7 @@ class Waiting:
     position: int | None = None
     starts_seconds: float | None = None
     blockers: tuple[Blocker, ...] = ()
+    moves: MovePlan | None = None
 
 
 @dataclass(frozen=True, slots=True)

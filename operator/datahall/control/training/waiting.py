@@ -19,6 +19,7 @@ from datahall.control.training.look import END_MARGIN_SECONDS, Look
 from datahall.control.training.obstacles import obstacle
 from datahall.control.training.seen import Blocker, LeftBehind, Waiting
 from datahall.control.views import PodView
+from datahall.planning.move_plans import MovePlan
 
 WAIT_MESSAGE_EVERY_SECONDS = 15.0
 """Shortest time between two status writes that change only the numbers of a waiting message, per place in line."""
@@ -46,6 +47,8 @@ _EVENTS_UP_TO_POSITION = 3
 _ON_TIME_SECONDS = 1.0
 _BLOCKERS = 8
 _BLOCKER_LENGTH = 1024
+_MOVES = 64
+_NODES = 8
 _STARTS_STEP_SECONDS = 60
 """An expected start is told to the minute: it is an estimate, and would move at every look."""
 
@@ -116,21 +119,44 @@ def _tell_waiting(look: Look, answer: Waiting) -> None:
 def told(look: Look, answer: Waiting) -> api.Waiting:
     """`status.waiting` for why a job waits."""
     blockers = answer.blockers or (Blocker(answer.reason, answer.message),)
-    starts_at = None
-    if answer.starts_seconds is not None:
-        minutes = -(-answer.starts_seconds // _STARTS_STEP_SECONDS)
-        moment = datetime.datetime.fromtimestamp(minutes * _STARTS_STEP_SECONDS, datetime.UTC)
-        starts_at = times.to_text(moment)
     return api.Waiting(
         position=answer.position,
         reason=str(answer.reason),
-        starts_at=starts_at,
+        starts_at=None if answer.starts_seconds is None else _to_the_minute(answer.starts_seconds),
         blockers=tuple(
             api.Blocker(reason=str(b.reason), message=b.message[:_BLOCKER_LENGTH])
             for b in blockers[:_BLOCKERS]
         ),
+        moves=None if answer.moves is None else _moves(answer.moves),
         since_time=look.draft.value.queued_time,
     )
+
+
+def _moves(plan: MovePlan) -> api.Moves:
+    return api.Moves(
+        jobs=tuple(
+            api.Move(
+                job=move.name,
+                from_nodes=move.source[:_NODES],
+                to_nodes=move.target[:_NODES],
+                gpu_seconds=_two_digits(move.gpu_seconds),
+            )
+            for move in plan.moves[:_MOVES]
+        ),
+        gpu_seconds=_two_digits(plan.gpu_seconds),
+        due_time=_to_the_minute(plan.due_seconds),
+    )
+
+
+def _to_the_minute(seconds: float) -> str:
+    minutes = -(-seconds // _STARTS_STEP_SECONDS)
+    return times.to_text(datetime.datetime.fromtimestamp(minutes * _STARTS_STEP_SECONDS, datetime.UTC))
+
+
+def _two_digits(number: int) -> int:
+    """A number with its two leading digits, rounded up: work that is not saved yet grows at every look."""
+    unit: int = 10 ** max(len(str(number)) - 2, 0)
+    return -(-number // unit) * unit
 
 
 def _every_seconds(answer: Waiting) -> float:
