@@ -14,6 +14,7 @@ from datahall.planning.backfill import Need, Reservation, reserve
 from datahall.planning.books import Books
 from datahall.planning.fitting import eligible, has_model, lasting, limited_by_power, slots
 from datahall.planning.packing.demand import PodClass
+from datahall.planning.packing.hall_cost import MOST_WATTS
 from datahall.planning.placing import NoPlace, Placing, holds, place
 from datahall.planning.power_messages import no_watts
 from datahall.planning.queues.spec import WATTS
@@ -132,7 +133,7 @@ class Judge:
         if not models:
             return self.never_fits(shape)
         refusals: list[Refusal] = []
-        best: tuple[tuple[int, int], Fit] | None = None
+        best: tuple[tuple[int, int, int], Fit] | None = None
         borrows = False
         for model in models:
             workers = self.quota.workers(kind, model, holding=holding)
@@ -149,7 +150,7 @@ class Judge:
                 continue
             if shape.models or not shape.gpus:
                 return found
-            rank = self._leftover(found), len(found.placing.columns)
+            rank = self._leftover(found), len(found.placing.columns), self._added_watts(found)
             if best is None or rank < best[0]:
                 best = rank, found
         if best is not None:
@@ -365,6 +366,13 @@ class Judge:
     def _leftover(self, fit: Fit) -> int:
         """GPUs left free on the nodes of a fit, without what it takes (the same for all models)."""
         return int(self.free[GPU, fit.placing.columns].sum())
+
+    def _added_watts(self, fit: Fit) -> int:
+        """Watts at the caps of as many GPUs as each worker takes; of GPUs whose caps nobody knows, the worst."""
+        watts = self._hall.nodes.gpu_watts[fit.placing.columns]
+        if not watts.all():
+            return MOST_WATTS * fit.placing.total
+        return int((watts * fit.placing.workers).sum())
 
     # ---- what can ever be
 

@@ -108,6 +108,13 @@ class TestModels:
     def test_without_a_list_the_model_that_it_fits_best(self):
         assert decide(hall(node("a", model="A100"), node("h", 4)), gang("j", gpus=4))["j"] == ["h"]
 
+    @pytest.mark.parametrize(
+        ("a100", "h100", "found"), [(400, 700, "a"), (700, 400, "h"), (0, 700, "h"), (0, 0, "a")]
+    )
+    def test_of_models_that_it_fits_as_well_the_one_with_the_lowest_cap(self, a100, h100, found):
+        nodes = (node("a", model="A100", watts=a100), node("h", watts=h100))
+        assert decide(hall(*nodes), gang("j", 2, 4))["j"] == [found, found]
+
     def test_gpus_without_a_model_serve_those_who_ask_for_none(self):
         planner = hall(node("a", model=""))
         assert reasons(decide(planner, gang("i", models=("H100",)), gang("j"))) == {

@@ -27,11 +27,12 @@ _MEMORY_STEP_MIB = 1024
 _CPU_SPAN = 1 << 27
 _GPU_NODE = float(1 << 34)
 """More than the fullest node costs by `_CPU_SPAN`, and not so much that a watt is lost beside it."""
-_MOST_WATTS = 100_000
+MOST_WATTS = 100_000
+"""What a GPU is taken to draw whose cap nobody knows: more than any does."""
 _WATT_OF_A_RULE = 1e-13
 """What a watt counts beside what a rule says: more than what floats lose, less than anything that the rule means."""
 _WATT_OF_FULLNESS = 2.0**-17
-"""The same beside whole numbers of GPUs and CPU: `_MOST_WATTS` stay below 1."""
+"""The same beside whole numbers of GPUs and CPU: `MOST_WATTS` stay below 1."""
 
 
 class _HallStates(NodeStates):
@@ -137,9 +138,9 @@ class HallCost:
         if self._watts_version != nodes.version:
             self._watts_version = nodes.version
             has_gpus = nodes.total[GPU] > 0
-            watts = np.where(nodes.gpu_watts > 0, nodes.gpu_watts, _MOST_WATTS)
+            watts = np.where(nodes.gpu_watts > 0, nodes.gpu_watts, MOST_WATTS)
             differ = len(np.unique(watts[has_gpus])) > 1
-            self._watts = np.minimum(watts, _MOST_WATTS).astype(np.float64) if differ else None
+            self._watts = np.minimum(watts, MOST_WATTS).astype(np.float64) if differ else None
         return self._watts
 
     def _judge(self, pod: PodClass, fresh: IntArray, scores: _Scores) -> None:
