@@ -60,8 +60,7 @@ class WithinQuota:
             units.version = version
             units.caps, units.of, units.entries = {}, {}, {}
         self._caps, self._units, self._entries_of = units.caps, units.of, units.entries
-        self._behind: dict[tuple[object, ...], Refusal] = {}
-        self._behind_version = -1
+        self._behind: dict[str, tuple[int, dict[tuple[object, ...], Refusal]]] = {}
         self._kept: dict[tuple[str, str], int] = {}
         self._first_keeper: dict[tuple[str, str], GangRequest] = {}
         self._closed: dict[tuple[str, str], GangRequest] = {}
@@ -109,18 +108,20 @@ class WithinQuota:
         """How many workers quota allows on a model, at least `least`; or why not that many."""
         if holding:
             return self._workers(kind, model, holding=True)
-        if self._behind_version != self._books.tree.answers_version:
-            self._behind_version = self._books.tree.answers_version
-            self._behind.clear()
+        version = self._books.tree.answers_version(kind.queue)
+        known_version, known = self._behind.get(kind.queue, (-1, {}))
+        if known_version != version:
+            known = {}
+            self._behind[kind.queue] = version, known
         # Who stands behind another stays there: more is kept, never less. And so do all that ask for as many GPUs.
         shape = kind.shape
-        key = kind.queue, shape.least, shape.workers, shape.gpus, shape.gpu_milli, shape.models, model
-        behind = self._behind.get(key)
+        key = shape.least, shape.workers, shape.gpus, shape.gpu_milli, shape.models, model
+        behind = known.get(key)
         if behind is not None:
             return behind
         found = self._workers(kind, model, holding=False)
         if isinstance(found, Refusal) and found.reason is WaitReason.BEHIND_OTHERS:
-            self._behind[key] = found
+            known[key] = found
         return found
 
     def _workers(self, kind: KindKey, model: str, *, holding: bool) -> int | Refusal:

@@ -113,6 +113,7 @@ class QueueNode:
         "_denied",
         "_families",
         "_routes",
+        "_top",
         "above",
         "below",
         "capacities",
@@ -143,11 +144,21 @@ class QueueNode:
         self._routes: dict[str, str] = {}
         self._families: frozenset[str] = frozenset()
         self._denied: dict[str, bool] = {}
+        self._top = (-1, "")
 
     @property
     def parent(self) -> QueueNode | None:
         """The queue it borrows from: it must exist."""
         return self.up if self.up is not None and self.up.spec is not None else None
+
+    def top(self) -> str:
+        """The name of the highest node that its lines flow into."""
+        if self._top[0] != self.structure.version:
+            here = self
+            while here.up is not None:
+                here = here.up
+            self._top = self.structure.version, here.name
+        return self._top[1]
 
     def children(self) -> list[QueueNode]:
         """The queues that borrow from it, by name."""

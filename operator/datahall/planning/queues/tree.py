@@ -12,6 +12,7 @@ It is sound against whatever people write:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from datahall.planning.queues.node import QueueNode, Structure, capacity_of, chain, first_refusal, room
 from datahall.planning.queues.spec import JOULES_PER_DAY, Amounts, QueueSpec, family
@@ -27,6 +28,21 @@ from datahall.planning.queues.verdicts import (
 )
 
 
+@dataclass(slots=True)
+class _Answers:
+    """What was asked about the queues beneath one root since something changed there: many gangs ask the same.
+
+    Attributes:
+        number: No two are the same.
+        rooms: By queue and resource.
+        verdicts: By queue and amounts.
+    """
+
+    number: int
+    rooms: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    verdicts: dict[tuple[str, tuple[tuple[str, int], ...]], Verdict] = field(default_factory=dict)
+
+
 class QueueTree:
     """All queues, what they are granted and what they hold."""
 
@@ -39,13 +55,10 @@ class QueueTree:
         self.spent = frozenset(spent)
         self.version = 0
         """Grows with every change of a specification."""
-        self.answers_version = 0
-        """Grows with every change after which the same question may have another answer."""
         self._nodes: dict[str, QueueNode] = {}
         self._structure = Structure()
-        # What was asked since the last change: many gangs of a queue ask the same.
-        self._rooms: dict[tuple[str, str], int | None] = {}
-        self._verdicts: dict[tuple[str, tuple[tuple[str, int], ...]], Verdict] = {}
+        self._answers: dict[str, _Answers] = {}
+        self._answers_made = 0
 
     # ---- deltas
 
@@ -77,8 +90,8 @@ class QueueTree:
         Raises:
             ValueError: More is taken away than was charged. Nothing has changed then.
         """
-        self._forget_answers()
         node = self._node(queue)
+        self._answers.pop(node.top(), None)
         for resource, amount in amounts.items():
             if node.charged.get(resource, 0) + sign * amount < 0:
                 self._forget(node)
@@ -104,10 +117,11 @@ class QueueTree:
         Raises:
             ValueError: An amount is negative, or two members of a family are asked for at once.
         """
+        verdicts = self._answers_of(queue).verdicts
         key = queue, tuple(amounts.items())
-        found = self._verdicts.get(key)
+        found = verdicts.get(key)
         if found is None:
-            found = self._verdicts[key] = self._verdict(queue, amounts)
+            found = verdicts[key] = self._verdict(queue, amounts)
         return found
 
     def _verdict(self, queue: str, amounts: Amounts) -> Verdict:
@@ -136,10 +150,15 @@ class QueueTree:
 
     def room(self, queue: str, resource: str) -> int | None:
         """The largest amount that a queue may take now; negative after limits were lowered; None for no limit."""
+        rooms = self._answers_of(queue).rooms
         key = queue, resource
-        if key not in self._rooms:
-            self._rooms[key] = self._room(queue, resource)
-        return self._rooms[key]
+        if key not in rooms:
+            rooms[key] = self._room(queue, resource)
+        return rooms[key]
+
+    def answers_version(self, queue: str) -> int:
+        """Changes with every change after which the same question about a queue may have another answer."""
+        return self._answers_of(queue).number
 
     def _room(self, queue: str, resource: str) -> int | None:
         node = self._nodes.get(queue)
@@ -257,10 +276,15 @@ class QueueTree:
             borrowing_limit_there=there.borrowing_limit,
         )
 
-    def _forget_answers(self) -> None:
-        self.answers_version += 1
-        self._rooms.clear()
-        self._verdicts.clear()
+    def _answers_of(self, queue: str) -> _Answers:
+        """What was asked since the last change of the tree that a queue is part of."""
+        node = self._nodes.get(queue)
+        top = queue if node is None else node.top()
+        found = self._answers.get(top)
+        if found is None:
+            self._answers_made += 1
+            found = self._answers[top] = _Answers(self._answers_made)
+        return found
 
     # ---- the shape of the tree
 
@@ -278,7 +302,7 @@ class QueueTree:
     def _replace(self, node: QueueNode, spec: QueueSpec | None) -> None:
         """Change a queue while its lines are out of its parent's sight, and put each queue concerned in its place."""
         self.version += 1
-        self._forget_answers()
+        self._answers = {}
         loose = _circle(node) if node.in_circle else [node]
         for each in loose:
             _take_off(each)
