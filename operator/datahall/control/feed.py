@@ -1,12 +1,13 @@
 """Everything that changes, into the store. The only place that knows kopf.
 
-kopf watches our own kinds: it finds their versions, waits for their definitions, logs in, reconnects. It decides
-nothing here. Only low-level `on.event` handlers are registered, so it adds no finalizers and writes no annotations. Two
-of its settings matter for speed and life: the stores for change handlers, of which we have none, are off, because
-they copy and compare every object of every event; and no worker limit is set, because kopf's limit can deadlock.
+kopf watches those of our kinds that people change, which are few: it finds their versions, waits for their definitions,
+logs in, reconnects. It decides nothing here. Only low-level `on.event` handlers are registered, so it adds no
+finalizers and writes no annotations. Two of its settings matter for speed and life: the stores for change handlers, of
+which we have none, are off, because they copy and compare every object of every event; and no worker limit is set,
+because kopf's limit can deadlock.
 
-All other kinds (many objects, many events) come by `reflector`. For kopf's kinds a list now and then is the safety net:
-its watch can die silently, and its first list may fall between two of ours.
+All other kinds (many objects, many events; TrainingJobs among them) come by `reflector`. For kopf's kinds a list now
+and then is the safety net: its watch can die silently, and its first list may fall between two of ours.
 """
 
 from __future__ import annotations
@@ -70,25 +71,25 @@ class Feed:
         self,
         client: KubeClient,
         *,
-        ours: tuple[Source, ...],
-        others: tuple[Source, ...],
+        by_kopf: tuple[Source, ...],
+        by_reflector: tuple[Source, ...],
         on_event: Callable[[], None],
     ) -> None:
         """Set up, without starting anything.
 
         Args:
             client: for lists and watches.
-            ours: our own kinds, watched by kopf.
-            others: the other kinds, watched by reflectors.
+            by_kopf: the kinds that kopf watches.
+            by_reflector: the kinds that reflectors watch.
             on_event: called at each event, as a sign of life.
         """
         self._client = client
-        self._ours = ours
+        self._by_kopf = by_kopf
         self._on_event = on_event
-        self._reflectors = tuple(Reflector(client, source, on_event=on_event) for source in others)
+        self._reflectors = tuple(Reflector(client, source, on_event=on_event) for source in by_reflector)
         self._registry = kopf.OperatorRegistry()
         kopf.on.login(registry=self._registry)(kopf.login_via_client)
-        for source in ours:
+        for source in by_kopf:
             self._register(source)
 
     async def fill(self) -> None:
@@ -99,7 +100,7 @@ class Feed:
         """
         for reflector in self._reflectors:
             await reflector.fill()
-        for source in self._ours:
+        for source in self._by_kopf:
             await source.fill(self._client)
 
     async def run(self, started: Callable[[], None]) -> None:
@@ -138,7 +139,7 @@ class Feed:
             await asyncio.sleep(delay)
             delay = RESYNC_SECONDS
             try:
-                for source in self._ours:
+                for source in self._by_kopf:
                     await source.fill(self._client)
             except KubeError as error:
                 log.warning("resync failed", error=str(error))
@@ -174,8 +175,8 @@ class Feed:
 def news(table: Table[Any], event: Any) -> bool:
     """Whether an event says what the store does not know.
 
-    Two of three events of a job are echoes of our own status writes, whose answers are in the store already. kopf asks
-    this before it sets a handler's call up, which is half of what an event costs.
+    Most events of a Queue are echoes of our own status writes, whose answers are in the store already. kopf asks this
+    before it sets a handler's call up, which is half of what an event costs.
     """
     metadata = event["object"]["metadata"]
     known = table.get(metadata.get("namespace") or "", metadata["name"])

@@ -31,14 +31,14 @@ from datahall.control.web import Health, serve
 from datahall.control.workqueue import Key, Lane, WorkQueue
 from datahall.kube import ConflictError, KubeClient, KubeError, NotFoundError, TooManyRequestsError
 from datahall.kube.client import CallRecord
-from datahall.kube.resources import INFERENCE_SERVICES, QUEUES, TRAINING_JOBS
+from datahall.kube.resources import INFERENCE_SERVICES, POWER_DOMAINS, QUEUES, TRAINING_JOBS
 
 log = structlog.get_logger(__name__)
 
 PLAN_DELAY_SECONDS = 0.02
 """Changes come in bursts; the planner waits this long to decide on all of a burst at once."""
 
-MAKERS = 8
+MAKERS = 16
 """Objects whose children are made at the same time."""
 
 STUCK_SECONDS = 300.0
@@ -103,7 +103,10 @@ class Operator:
             settings=settings,
         )
         self._feed = Feed(
-            client, ours=self._tables.ours(), others=self._tables.others(), on_event=self._saw_event
+            client,
+            by_kopf=self._tables.by_kopf(),
+            by_reflector=self._tables.by_reflector(),
+            on_event=self._saw_event,
         )
         self._filled = asyncio.Event()
         self._leads = False
@@ -238,7 +241,8 @@ class Operator:
         return "written" if wrote else "unchanged"
 
     async def _refresh(self, key: Key) -> None:
-        resource = {r.kind: r for r in (TRAINING_JOBS, INFERENCE_SERVICES, QUEUES)}.get(key.kind)
+        ours = (TRAINING_JOBS, INFERENCE_SERVICES, QUEUES, POWER_DOMAINS)
+        resource = {r.kind: r for r in ours}.get(key.kind)
         if resource is None:
             return
         try:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from datahall.api.conditions import ConditionType, is_true, set_condition
 from datahall.api.inferenceservice import InferenceService
+from datahall.api.powerdomain import PowerDomain
 from datahall.api.queue import Queue
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import TrainingJob
-from datahall.control import labels, metrics, queues, times
+from datahall.control import labels, metrics, power_domains, queues, times
 from datahall.control.actions import Action, Apply, Create, Patch, Plan
 from datahall.control.claims import Claims, look_up
-from datahall.control.dispatch import JOB, PLAN, QUEUE, SERVICE, Dispatch
+from datahall.control.dispatch import JOB, PLAN, POWER_DOMAIN, QUEUE, SERVICE, Dispatch
 from datahall.control.executor import Executor, NameTakenError
 from datahall.control.recorder import Recorder
 from datahall.control.refusals import Refusals
@@ -32,7 +34,7 @@ from datahall.control.training.waiting import WAIT_MESSAGE_EVERY_SECONDS
 from datahall.control.views import Ours, PodView
 from datahall.control.workqueue import Key, Lane, WorkQueue
 from datahall.kube import ForbiddenError, InvalidError, KubeError, Resource
-from datahall.kube.resources import INFERENCE_SERVICES, PODS, QUEUES, TRAINING_JOBS
+from datahall.kube.resources import INFERENCE_SERVICES, PODS, POWER_DOMAINS, QUEUES, TRAINING_JOBS
 from datahall.planning import QueueReport
 from datahall.planning.planner import LOOK_AGAIN_SECONDS
 
@@ -40,7 +42,7 @@ NODE_LOST_AFTER_SECONDS = 40.0
 QUEUE_REFRESH_SECONDS = 30.0
 """How often a Queue's figures are looked at without anything of its own having changed."""
 
-PODS_AT_ONCE = 8
+PODS_AT_ONCE = 16
 """Writes of pods in flight, of all jobs together: more would only queue in the API server, before the statuses."""
 
 
@@ -76,6 +78,7 @@ class Reconcilers:
             JOB: self._job,
             SERVICE: self._service,
             QUEUE: self._quota,
+            POWER_DOMAIN: self._power_domain,
             PLAN.kind: self._plan,
         }
 
@@ -307,6 +310,37 @@ class Reconcilers:
         )
         self._dispatch.queue_told(view.name)
         return True
+
+    async def _power_domain(self, key: Key, _: Lane) -> bool:
+        if not key.name:
+            return self._all_power_domains()
+        view = self._tables.power_domains.get("", key.name)
+        if view is None:
+            return self._forget(key)
+        if view.deleting:
+            return False
+        if view.domain is None:
+            return await self._invalid(key, POWER_DOMAINS, view)
+        status = self._power_status(view.domain)
+        if status is None:
+            return False
+        before = view.domain.status.to_json()
+        await self._executor.write_status(
+            POWER_DOMAINS, before=before, after=status, at_version=view.version, meta={"name": view.name}
+        )
+        return True
+
+    def _all_power_domains(self) -> bool:
+        """Look which PowerDomains have a new status; it is written by a look of its own."""
+        for view in self._tables.power_domains:
+            if view.domain is not None and self._power_status(view.domain) is not None:
+                self._queue.add(Key(POWER_DOMAIN, "", view.name))
+                self._dispatch.power_told()
+        return False
+
+    def _power_status(self, domain: PowerDomain) -> dict[str, Any] | None:
+        report = self._scheduling.power_report(domain.metadata.name)
+        return None if report is None else power_domains.status(domain, report=report, now=_now())
 
     async def _plan(self, _: Key, __: Lane) -> bool:
         for news in self._scheduling.cycle():

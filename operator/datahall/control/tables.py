@@ -14,11 +14,13 @@ from datahall.control.views import (
     JobView,
     NodeView,
     PodView,
+    PowerDomainView,
     QueueView,
     ServiceView,
     job_view,
     node_view,
     pod_view,
+    power_domain_view,
     queue_view,
     service_view,
 )
@@ -56,6 +58,7 @@ class Tables:
     jobs: Table[JobView] = field(default_factory=lambda: Table(job_view))
     services: Table[ServiceView] = field(default_factory=lambda: Table(service_view))
     queues: Table[QueueView] = field(default_factory=lambda: Table(queue_view))
+    power_domains: Table[PowerDomainView] = field(default_factory=lambda: Table(power_domain_view))
     pods: Table[PodView] = field(default_factory=lambda: Table(pod_view, group_by=_pod_group))
     nodes: Table[NodeView] = field(default_factory=lambda: Table(node_view))
     claims: Table[ClaimView] = field(default_factory=lambda: Table(claim_view))
@@ -67,18 +70,18 @@ class Tables:
 
     def __post_init__(self) -> None:
         """Know the table of each kind."""
-        self._of = {source.resource: source.table for source in (*self.ours(), *self.others())}
+        self._of = {source.resource: source.table for source in (*self.by_kopf(), *self.by_reflector())}
 
-    def ours(self) -> tuple[Source, ...]:
-        """Our own kinds."""
+    def by_kopf(self) -> tuple[Source, ...]:
+        """Our own kinds of which there are few, changed by people."""
         return (
+            Source(resources.POWER_DOMAINS, self.power_domains),
             Source(resources.QUEUES, self.queues),
-            Source(resources.TRAINING_JOBS, self.jobs),
             Source(resources.INFERENCE_SERVICES, self.services),
         )
 
-    def others(self) -> tuple[Source, ...]:
-        """The other kinds, in the order in which they are listed."""
+    def by_reflector(self) -> tuple[Source, ...]:
+        """The other kinds, in the order in which they are listed: what things are placed on before what is placed."""
         return (
             Source(resources.NODES, self.nodes),
             Source(resources.STORAGE_CLASSES, self.storage_classes),
@@ -87,11 +90,14 @@ class Tables:
             Source(resources.DEPLOYMENTS, self.deployments, SERVED),
             Source(resources.SERVICES, self.endpoints, OURS),
             Source(resources.POD_DISRUPTION_BUDGETS, self.budgets, SERVED),
+            Source(resources.TRAINING_JOBS, self.jobs),
         )
 
     def sizes(self) -> dict[str, int]:
         """Objects per kind."""
-        return {source.resource.plural: len(source.table) for source in (*self.ours(), *self.others())}
+        return {
+            source.resource.plural: len(source.table) for source in (*self.by_kopf(), *self.by_reflector())
+        }
 
     def saw(self, resource: Resource, raw: dict[str, Any]) -> None:
         """Take in the answer to one of our own writes."""
