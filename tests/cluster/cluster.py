@@ -20,6 +20,7 @@ from datahall.kube.resources import (
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PODS,
+    POWER_DOMAINS,
     QUEUES,
     TRAINING_JOBS,
 )
@@ -80,7 +81,7 @@ class Cluster:
             body = yaml.safe_load(path.read_text())
             with contextlib.suppress(AlreadyExistsError):
                 await self.client.create(CRDS, body)
-        for resource in (TRAINING_JOBS, INFERENCE_SERVICES, QUEUES):
+        for resource in (TRAINING_JOBS, INFERENCE_SERVICES, QUEUES, POWER_DOMAINS):
 
             async def served(resource: Resource = resource) -> bool:
                 try:
@@ -122,6 +123,9 @@ class Cluster:
         for queue in (await self.client.list(QUEUES))["items"]:
             if queue["metadata"]["name"].startswith(self.namespace):
                 await self.client.delete(QUEUES, queue["metadata"]["name"])
+        for domain in (await self.client.list(POWER_DOMAINS))["items"]:
+            if domain["metadata"]["name"].startswith(self.namespace):
+                await self.client.delete(POWER_DOMAINS, domain["metadata"]["name"])
         for index in range(nodes):
             await self.client.delete(NODES, f"{self.namespace}-{index}")
         for volume in (await self.client.list(VOLUMES))["items"]:

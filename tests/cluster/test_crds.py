@@ -80,7 +80,7 @@ def rest(api_server: ApiServer) -> Iterator[Rest]:
 
 
 def path_of(kind: str, namespace: str, name: str = "") -> str:
-    where = API if kind == "Queue" else f"{API}/namespaces/{namespace}"
+    where = API if kind in ("Queue", "PowerDomain") else f"{API}/namespaces/{namespace}"
     return f"{where}/{tables.PLURALS[kind]}{'/' if name else ''}{name}"
 
 
@@ -131,7 +131,7 @@ def test_the_definitions_have_no_complaint_of_the_api_server(rest):
 
 
 def test_nothing_is_written_into_a_spec(rest, namespace):
-    for base in ("ImageJob", "TextJob", "CustomJob", "Queue"):
+    for base in ("ImageJob", "TextJob", "CustomJob", "Queue", "PowerDomain"):
         body = tables.base(base)
         assert create(rest, body, namespace, dry_run=True)["spec"] == body["spec"]
 

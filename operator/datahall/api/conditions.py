@@ -21,12 +21,12 @@ class ConditionType(StrEnum):
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
-    # InferenceService; Ready is Queue's as well
+    # InferenceService; Ready is Queue's and PowerDomain's as well
     READY = "Ready"
     MODEL_READY = "ModelReady"
     REPLICAS_READY = "ReplicasReady"
     GPU_AVAILABLE = "GPUAvailable"
-    # Of both; abnormal when True, for tools that know kstatus
+    # Abnormal when True, for tools that know kstatus
     RECONCILING = "Reconciling"
     STALLED = "Stalled"
 
@@ -53,6 +53,12 @@ INFERENCE_SERVICE_CONDITIONS: dict[ConditionType, str] = {
     ConditionType.STALLED: "Only a person can help; the message says how.",
 }
 """What each condition of an InferenceService means when it is True."""
+
+POWER_DOMAIN_CONDITIONS: dict[ConditionType, str] = {
+    ConditionType.READY: "Work is started on all of its nodes, within its budget.",
+    ConditionType.STALLED: "Only a person can help; the message says how.",
+}
+"""What each condition of a PowerDomain means when it is True."""
 
 QUEUE_CONDITIONS: dict[ConditionType, str] = {
     ConditionType.READY: "The operator admits work against this quota.",

@@ -16,6 +16,7 @@ import yaml
 from . import GROUP, VERSION
 from .common import Model
 from .inferenceservice import InferenceService
+from .powerdomain import PowerDomain
 from .queue import Queue
 from .schema import structural_schema
 from .trainingjob import TrainingJob
@@ -117,6 +118,24 @@ KINDS = (
             Column("Share", "string", ".status.share", "Share beyond its own, by weight: least goes first."),
             Column("Admitted", "integer", ".status.admitted", "Jobs and services that hold their resources."),
             Column("Waiting", "integer", ".status.waiting", "Jobs and services that wait."),
+            _AGE,
+        ),
+    ),
+    Kind(
+        PowerDomain,
+        plural="powerdomains",
+        short_names=("pd",),
+        scope="Cluster",
+        columns=(
+            Column("State", "string", ".status.state", "One word for where it stands."),
+            Column("Parent", "string", ".spec.parent", "The PowerDomain that feeds it."),
+            Column("Watts", "integer", ".spec.watts", "The budget."),
+            Column("Reserved", "integer", ".status.reservedWatts", "Watts reserved below it."),
+            Column(
+                "Available", "integer", ".status.availableWatts", "Watts left, by its budget and those above."
+            ),
+            Column("Nodes", "integer", ".status.nodes", "Nodes below it."),
+            Column("Margin-%", "integer", ".spec.marginPercent", "Part of the budget left alone.", wide=True),
             _AGE,
         ),
     ),

@@ -233,6 +233,29 @@ class Reason(StrEnum):
         "The parents go in a circle, which the message shows: until one names another, each neither borrows nor lends.",
     )
 
+    # Power domains
+    POWER_DOMAIN_READY = "PowerDomainReady", _NORMAL, "Work is started within the budget of the PowerDomain."
+    POWER_DOMAIN_OVERCOMMITTED = (
+        "PowerDomainOvercommitted",
+        _WARNING,
+        "More watts are reserved than the budget now allows (it was lowered): nothing starts until work has ended.",
+    )
+    POWER_DOMAIN_PARENT_NOT_FOUND = (
+        "PowerDomainParentNotFound",
+        _WARNING,
+        "The PowerDomain that spec.parent names, or one further up, does not exist: until it does, nothing starts.",
+    )
+    POWER_DOMAINS_IN_CIRCLE = (
+        "PowerDomainsInCircle",
+        _WARNING,
+        "The parents go in a circle, which the message shows: until one names another, nothing starts below them.",
+    )
+    POWER_DOMAIN_NODES_SHARED = (
+        "PowerDomainNodesShared",
+        _WARNING,
+        "Another PowerDomain selects some of its nodes, too, and neither feeds the other: nothing starts on these.",
+    )
+
 
 class Cause(StrEnum):
     """What ended a worker or a replica: `status.failure.cause`."""

@@ -9,6 +9,7 @@ from typing import Any
 from . import API_VERSION, GROUP
 from .conditions import (
     INFERENCE_SERVICE_CONDITIONS,
+    POWER_DOMAIN_CONDITIONS,
     QUEUE_CONDITIONS,
     TRAINING_JOB_CONDITIONS,
     ConditionType,
@@ -21,6 +22,7 @@ _CONDITIONS: Mapping[str, Mapping[ConditionType, str]] = {
     "TrainingJob": TRAINING_JOB_CONDITIONS,
     "InferenceService": INFERENCE_SERVICE_CONDITIONS,
     "Queue": QUEUE_CONDITIONS,
+    "PowerDomain": POWER_DOMAIN_CONDITIONS,
 }
 
 

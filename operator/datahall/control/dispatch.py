@@ -12,17 +12,26 @@ from datahall.control.scheduling import Scheduling
 from datahall.control.storage_views import ClaimView, StorageClassView
 from datahall.control.store import Change
 from datahall.control.tables import Tables, pods_of_job
-from datahall.control.views import JobView, NodeView, PodView, QueueView, ServiceView
+from datahall.control.views import JobView, NodeView, PodView, PowerDomainView, QueueView, ServiceView
 from datahall.control.workqueue import Key, WorkQueue
 
 JOB, SERVICE, QUEUE, PLANNER = "TrainingJob", "InferenceService", "Queue", "Planner"
+POWER_DOMAIN = "PowerDomain"
 PLAN = Key(PLANNER, "", "")
+ALL_POWER_DOMAINS = Key(POWER_DOMAIN, "", "")
+"""Which of the PowerDomains have a new status to be written: one look for all."""
 
 QUEUE_STATUS_AFTER_SECONDS = 1.0
 """How soon a Queue's status follows a change of its numbers."""
 
 QUEUE_STATUS_EVERY_SECONDS = 10.0
 """A Queue's numbers change with every job; where they never rest, its status follows this often."""
+
+POWER_STATUS_AFTER_SECONDS = 1.0
+"""How soon the statuses of PowerDomains follow a change of their numbers."""
+
+POWER_STATUS_EVERY_SECONDS = 30.0
+"""Watts change with every job, on every level of the tree; where they never rest, the statuses follow this often."""
 
 
 class Dispatch:
@@ -43,9 +52,11 @@ class Dispatch:
         self._replicas = replicas
         self._reports = reports
         self._queue_told: dict[str, float] = {}
+        self._power_told = -POWER_STATUS_EVERY_SECONDS
         self._followers: dict[tuple[str, str], set[str]] = {}
         tables.nodes.listen(self._node)
         tables.queues.listen(self._quota)
+        tables.power_domains.listen(self._power_domain)
         tables.claims.listen(self._claim)
         tables.storage_classes.listen(self._storage_class)
         tables.pods.listen(self._pod)
@@ -63,6 +74,8 @@ class Dispatch:
             self._queue.add(Key(SERVICE, service.namespace, service.name))
         for queue in self._tables.queues:
             self._queue.add(Key(QUEUE, "", queue.name))
+        for domain in self._tables.power_domains:
+            self._queue.add(Key(POWER_DOMAIN, "", domain.name))
         self._queue.add(PLAN)
 
     def queue_changed(self, name: str) -> None:
@@ -70,6 +83,19 @@ class Dispatch:
         rested = time.monotonic() - self._queue_told.get(name, -QUEUE_STATUS_EVERY_SECONDS)
         delay = max(QUEUE_STATUS_AFTER_SECONDS, QUEUE_STATUS_EVERY_SECONDS - rested)
         self._queue.add_after(Key(QUEUE, "", name), delay)
+
+        self.power_changed()
+
+    def power_changed(self) -> None:
+        """What is reserved below PowerDomains, or which nodes they feed, may have changed."""
+        if len(self._tables.power_domains):
+            rested = time.monotonic() - self._power_told
+            delay = max(POWER_STATUS_AFTER_SECONDS, POWER_STATUS_EVERY_SECONDS - rested)
+            self._queue.add_after(ALL_POWER_DOMAINS, delay)
+
+    def power_told(self) -> None:
+        """Statuses of PowerDomains are being written."""
+        self._power_told = time.monotonic()
 
     def queue_told(self, name: str) -> None:
         """A Queue's status has just been written."""
@@ -131,6 +157,8 @@ class Dispatch:
     def _node(self, change: Change[NodeView]) -> None:
         self._scheduling.node(change.old, change.new)
         old, new = change.old, change.new
+        if old is None or new is None or old.labels != new.labels:
+            self.power_changed()
         if old is not None and (new is None or (old.ready, old.schedulable) != (new.ready, new.schedulable)):
             for pod in self._tables.pods:
                 if pod.node == old.name and (job := pod.labels.get(labels.TRAINING_JOB)):
@@ -147,6 +175,15 @@ class Dispatch:
             for service in self._tables.services:
                 if service.service is not None and service.service.spec.queue == view.name:
                     self._queue.add(Key(SERVICE, service.namespace, service.name))
+
+    def _power_domain(self, change: Change[PowerDomainView]) -> None:
+        self._scheduling.power_domain(change.old, change.new, self._tables.nodes)
+        view = change.new or change.old
+        assert view is not None
+        if change.old is None or change.new is None or change.old.generation != change.new.generation:
+            self._queue.add(Key(POWER_DOMAIN, "", view.name))
+            # Others may have lost or found their parent, or share nodes with it no longer.
+            self._queue.add_after(ALL_POWER_DOMAINS, POWER_STATUS_AFTER_SECONDS)
 
     def _claim(self, change: Change[ClaimView]) -> None:
         old, new = change

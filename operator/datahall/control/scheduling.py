@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import structlog
@@ -19,10 +19,10 @@ from datahall.api.queue import Queue
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob import Placement as PlacementStatus
 from datahall.api.trainingjob import TrainingJob
-from datahall.control import gangs, labels, metrics, queues
+from datahall.control import gangs, labels, metrics, power_domains, queues
 from datahall.control.training.plan import Blocker, Eviction, Waiting, terminal, wants_admission
 from datahall.control.training.waiting import IN_LINE
-from datahall.control.views import NodeView, PodView, QueueView
+from datahall.control.views import NodeView, PodView, PowerDomainView, QueueView
 from datahall.planning import (
     Admit,
     Decision,
@@ -31,6 +31,7 @@ from datahall.planning import (
     GangRequest,
     Placement,
     Planner,
+    PowerReport,
     QueueCounts,
     QueueReport,
     QueueUse,
@@ -95,6 +96,7 @@ class Scheduling:
             gpu_model_of: the GPU model of a node by name, "" where it is not known.
         """
         self._planner = Planner()
+        self._selectors = power_domains.Selectors()
         self._wake = wake
         self._gpu_model_of = gpu_model_of
         self._admitted: dict[str, Admit] = {}
@@ -127,9 +129,29 @@ class Scheduling:
     def node(self, old: NodeView | None, new: NodeView | None) -> None:
         """A node came, changed or went."""
         if new is not None:
-            self._planner.upsert_node(gangs.node_state(new))
+            self._upsert_node(new)
         elif old is not None:
             self._planner.remove_node(old.name)
+        self._wake()
+
+    def _upsert_node(self, node: NodeView) -> None:
+        self._planner.upsert_node(gangs.node_state(node, self._selectors.of(node.labels)))
+
+    def power_domain(
+        self, old: PowerDomainView | None, new: PowerDomainView | None, nodes: Iterable[NodeView]
+    ) -> None:
+        """A PowerDomain came, changed or went, and with it what feeds the nodes that it selects or selected."""
+        before, after = (None if view is None else view.domain for view in (old, new))
+        if after is not None:
+            self._selectors.put(after)
+            self._planner.upsert_power_domain(power_domains.spec_of(after))
+        elif before is not None:
+            self._selectors.remove(before.metadata.name)
+            self._planner.remove_power_domain(before.metadata.name)
+        if before is None or after is None or before.spec.node_selector != after.spec.node_selector:
+            for node in nodes:
+                if any(domain.spec.selects(node.labels) for domain in (before, after) if domain is not None):
+                    self._upsert_node(node)
         self._wake()
 
     def pod(self, old: PodView | None, new: PodView | None) -> None:
@@ -328,6 +350,10 @@ class Scheduling:
     def use(self, queue: str) -> QueueUse:
         """What a queue has used over time."""
         return self._planner.use(queue, time.time())
+
+    def power_report(self, name: str) -> PowerReport | None:
+        """Where a power domain stands; None for one that does not exist."""
+        return self._planner.power_report(name)
 
     def report(self, queue: str) -> QueueReport | None:
         """Where a queue stands; None for one that does not exist."""

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from datahall.api.inferenceservice import InferenceService
+from datahall.api.powerdomain import PowerDomain
 from datahall.api.quantities import cpu_milli, memory_bytes
 from datahall.api.queue import Queue
 from datahall.api.trainingjob import TrainingJob
@@ -87,6 +88,13 @@ class QueueView(Ours):
     queue: Queue | None
 
 
+@dataclass(frozen=True, slots=True)
+class PowerDomainView(Ours):
+    """A PowerDomain."""
+
+    domain: PowerDomain | None
+
+
 def owner_uid(metadata: dict[str, Any]) -> str:
     """The uid of the owner that controls an object, "" without one."""
     owners = metadata.get("ownerReferences") or ()
@@ -129,6 +137,15 @@ def queue_view(raw: dict[str, Any]) -> QueueView:
     except ValidationError as invalid:
         queue, error = None, _complaint(invalid)
     return QueueView(*_ours(raw, error), queue)
+
+
+def power_domain_view(raw: dict[str, Any]) -> PowerDomainView:
+    """Project a PowerDomain."""
+    try:
+        domain, error = PowerDomain.from_json(raw), None
+    except ValidationError as invalid:
+        domain, error = None, _complaint(invalid)
+    return PowerDomainView(*_ours(raw, error), domain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +372,7 @@ class NodeView(Meta):
         ready_changed_at: when that last changed, RFC 3339.
         schedulable: ready, not cordoned, and without a taint that our pods do not tolerate.
         gpu_watts: the power cap of each GPU, in watts; 0 where it is not known.
+        labels: its labels.
     """
 
     gpu_model: str
@@ -367,6 +385,7 @@ class NodeView(Meta):
     ready_changed_at: str | None
     schedulable: bool
     gpu_watts: int
+    labels: dict[str, str]
 
 
 TOLERATED_TAINTS = frozenset({labels.GPU_RESOURCE})
@@ -398,4 +417,5 @@ def node_view(raw: dict[str, Any]) -> NodeView:
         ready_changed_at=ready.get("lastTransitionTime"),
         schedulable=is_ready and not spec.get("unschedulable") and not repelled,
         gpu_watts=cap_watts(node_labels, gpu_model),
+        labels=node_labels,
     )

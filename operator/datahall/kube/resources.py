@@ -48,6 +48,7 @@ GROUP = "datahall.dev"
 TRAINING_JOBS = Resource(GROUP, "v1alpha1", "TrainingJob", "trainingjobs")
 INFERENCE_SERVICES = Resource(GROUP, "v1alpha1", "InferenceService", "inferenceservices")
 QUEUES = Resource(GROUP, "v1alpha1", "Queue", "queues", namespaced=False)
+POWER_DOMAINS = Resource(GROUP, "v1alpha1", "PowerDomain", "powerdomains", namespaced=False)
 
 PODS = Resource("", "v1", "Pod", "pods")
 NODES = Resource("", "v1", "Node", "nodes", namespaced=False)

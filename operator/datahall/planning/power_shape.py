@@ -62,6 +62,7 @@ class PowerShape:
         path_without_repeats: As `path`, as plain numbers, [domain].
         feeding: The number of the domain that feeds the nodes of each claim.
         rivals: Of each stand-in, by its number: the domains that it stands in for.
+        in_circle: Numbers of the domains below which nothing starts because parents go in a circle.
     """
 
     names: tuple[str, ...]
@@ -73,6 +74,7 @@ class PowerShape:
     path_without_repeats: tuple[tuple[int, ...], ...]
     feeding: dict[Claim, int]
     rivals: dict[int, Claim]
+    in_circle: frozenset[int]
 
     def sum_up(self, own: IntArray) -> IntArray:
         """Sums over each domain and all below it, [domain].
@@ -93,9 +95,12 @@ def power_shape(specs: dict[str, PowerDomainSpec], claims: Iterable[Claim]) -> P
     named |= {spec.parent for spec in specs.values() if spec.parent is not None}
     paths: dict[str, list[str]] = {}
     problems: dict[str, str] = {}
+    circles: set[str] = set()
     for name in sorted(specs.keys() | named):
         paths[name], above = _way_up(name, specs)
         problems[name] = _problem(paths[name], above, specs)
+        if above is not None:
+            circles.add(name)
     feeding, rivals = {}, {}
     for claim in claims:
         if not claim:
@@ -122,6 +127,7 @@ def power_shape(specs: dict[str, PowerDomainSpec], claims: Iterable[Claim]) -> P
         path_without_repeats=numbers,
         feeding={claim: number[name] for claim, name in feeding.items()},
         rivals={number[name]: lowest for name, lowest in rivals.items()},
+        in_circle=frozenset(number[name] for name in circles),
     )
 
 

@@ -62,6 +62,7 @@ class PowerReport:
         available_watts: What may still be reserved below it, by its own limit and those above; never negative.
         nodes: Nodes below it.
         problem: What is wrong with its place in the tree, so that nothing starts below it; "" for nothing.
+        in_circle: Whether the problem is that parents go in a circle, rather than that one does not exist.
         shared: Nodes that another domain claims as well, with the names of those domains, so that nothing starts there.
     """
 
@@ -70,6 +71,7 @@ class PowerReport:
     available_watts: int
     nodes: int
     problem: str = ""
+    in_circle: bool = False
     shared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -164,6 +166,7 @@ class PowerTree:
             available_watts=max(0, self.headroom_watts(domain)),
             nodes=int(self._nodes_below[number]),
             problem=shape.problem[number],
+            in_circle=number in shape.in_circle,
             shared=self._shared(shape, domain),
         )
 
