@@ -15,8 +15,8 @@ from datahall.api.queue import Queue
 from datahall.api.reasons import Reason
 from datahall.control import queues, times
 from datahall.control.training.seen import Waiting
-from datahall.planning import QueueEntry, QueueReport
-from tests.unit.control import test_serving_plan as serving
+from datahall.planning import QueueEntry, QueueReport, QueueUse
+from tests.unit.control import serving_world as serving
 from tests.unit.control.world import START, SUCCEEDED, World, failed, running
 
 Json = dict[str, Any]
@@ -173,8 +173,9 @@ def queue(*, used: int) -> Json:
         parent="",
         trouble="",
     )
+    use = QueueUse(START.timestamp(), 0.0, 0.0)
     status = queues.status(
-        Queue.from_json(body), report=report, parent_exists=True, held=1, waiting=0, now=START
+        Queue.from_json(body), report=report, use=use, parent_exists=True, held=1, waiting=0, now=START
     )
     return body | {"status": status}
 
