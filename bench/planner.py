@@ -23,7 +23,7 @@ from itertools import islice
 
 import numpy as np
 
-from bench import planner_plans
+from bench import planner_plans, planner_replay
 from bench.planner_halls import (
     GPUS_PER_NODE,
     Jobs,
@@ -235,6 +235,7 @@ CASES: dict[str, Callable[[], dict[str, object]]] = {
     "preemption, 1 x 1 GPU, 2,000 nodes": lambda: preemption(workers=1, gpus=1, rack=False),
     "50,000 waiting, 10,000 nodes full, 10 templates a queue": lambda: steady(templates=10),
     "50,000 waiting, 10,000 nodes full, few jobs alike": lambda: steady(templates=0),
+    "kueue-baseline without an API server, 15,000 jobs": lambda: planner_replay.replay(scale=1.0),
     "fill 10,000 nodes with 8-GPU gangs": lambda: throughput(gpus=8, nodes=10_000),
     "fill 10,000 nodes with 1-GPU gangs": lambda: throughput(gpus=1, nodes=10_000),
 } | {f"plan alone: {name}": case for name, case in planner_plans.CASES.items()}
