@@ -60,6 +60,7 @@ class PowerDomainSpec(SpecModel):
 class PowerDomainStatus(StatusModel):
     """What the operator sees."""
 
+    # Without defaults of 0, which would never be written: a status is written where it differs from what is read.
     observed_generation: Annotated[int, Field(ge=0, examples=[1])] = 0
     """The metadata.generation that this status speaks of."""
     state: Annotated[str | None, Field(max_length=63, examples=["Ready"])] = None
@@ -67,11 +68,11 @@ class PowerDomainStatus(StatusModel):
     person can help: the condition of that name says how)."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=32), Unique("type")] = ()
     """Ready and Stalled."""
-    reserved_watts: Annotated[int, Field(ge=0, examples=[28000])] = 0
+    reserved_watts: Annotated[int | None, Field(ge=0, examples=[28000])] = None
     """Watts reserved now by jobs and services below it, at the power caps of their GPUs."""
-    available_watts: Annotated[int, Field(ge=0, examples=[8000])] = 0
+    available_watts: Annotated[int | None, Field(ge=0, examples=[8000])] = None
     """Watts that a job could reserve below it now, by this budget and those above."""
-    nodes: Annotated[int, Field(ge=0, examples=[8])] = 0
+    nodes: Annotated[int | None, Field(ge=0, examples=[8])] = None
     """Nodes below it, those of the PowerDomains below it included."""
 
 

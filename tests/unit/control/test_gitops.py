@@ -11,11 +11,12 @@ import pytest
 import yaml
 from lupa.lua51 import LuaRuntime  # Argo CD's interpreter speaks Lua 5.1
 
+from datahall.api.powerdomain import PowerDomain
 from datahall.api.queue import Queue
 from datahall.api.reasons import Reason
-from datahall.control import queues, times
+from datahall.control import power_domains, queues, times
 from datahall.control.training.seen import Waiting
-from datahall.planning import QueueEntry, QueueReport, QueueUse
+from datahall.planning import PowerReport, QueueEntry, QueueReport, QueueUse
 from tests.unit.control import serving_world as serving
 from tests.unit.control.world import START, SUCCEEDED, World, failed, running
 
@@ -24,7 +25,7 @@ Health = tuple[str, str]
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "gitops.md").read_text(encoding="utf-8")
-KINDS = ("TrainingJob", "InferenceService", "Queue")
+KINDS = ("TrainingJob", "InferenceService", "Queue", "PowerDomain")
 
 
 def config_map() -> Json:
@@ -188,6 +189,25 @@ def overcommitted() -> Json:
     return queue(used=6)
 
 
+def power_domain(*, reserved: int = 0, problem: str = "") -> Json:
+    body: Json = {"metadata": {"name": "row-1", "generation": 3, "uid": "p"}, "spec": {"watts": 4000}}
+    left = max(0, 4000 - reserved)
+    report = PowerReport(4000, reserved, left, nodes=1, problem=problem, in_circle=bool(problem))
+    return body | {"status": power_domains.status(PowerDomain.from_json(body), report=report, now=START)}
+
+
+def within_budget() -> Json:
+    return power_domain(reserved=3000)
+
+
+def above_budget() -> Json:
+    return power_domain(reserved=6000)
+
+
+def in_a_circle() -> Json:
+    return power_domain(problem="row-1 -> site -> row-1")
+
+
 def new() -> Json:
     return World().raw
 
@@ -210,6 +230,9 @@ CASES: list[tuple[str, Callable[[], Json], str, str]] = [
     ("InferenceService", without_hope, "Degraded", "Failed"),
     ("Queue", in_use, "Healthy", "Current"),
     ("Queue", overcommitted, "Healthy", "Current"),
+    ("PowerDomain", within_budget, "Healthy", "Current"),
+    ("PowerDomain", above_budget, "Healthy", "Current"),
+    ("PowerDomain", in_a_circle, "Degraded", "Failed"),
 ]
 
 
@@ -226,6 +249,8 @@ def test_the_message_is_the_one_that_a_person_needs():
     assert "no such file" in argo("TrainingJob", failed_job())[1]
     assert argo("TrainingJob", succeeded())[1] == "Succeeded"
     assert "6 of 4" in argo("Queue", overcommitted())[1]
+    assert "6000 W are reserved" in argo("PowerDomain", above_budget())[1]
+    assert "row-1 -> site" in argo("PowerDomain", in_a_circle())[1]
     assert "TrainingJob digits" in argo("InferenceService", without_model())[1]
 
 
