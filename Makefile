@@ -70,8 +70,8 @@ bench-packing: $(STAMP) ## How full a hall gets, beside the published rules. TRA
 	@$(PYTHON) -m bench.packing $(if $(TRACES),--traces "$(TRACES)") $(if $(SEEDS),--seeds $(SEEDS))
 
 .PHONY: bench-admission
-bench-admission: $(STAMP) ## The peers' own sets: SET=kueue-baseline, kai-fill, ...; SCALE=0.1, CONTROL=1 for kube-scheduler alone.
-	@$(PYTHON) -m bench.admission --set "$(SET)" $(if $(SCALE),--scale $(SCALE)) $(if $(CONTROL),--control)
+bench-admission: $(STAMP) ## The peers' own sets: SET=kueue-baseline, kai-fill, ...; SCALE=0.1, PODS=1, CONTROL=1 for kube-scheduler alone.
+	@$(PYTHON) -m bench.admission --set "$(SET)" $(if $(SCALE),--scale $(SCALE)) $(if $(PODS),--pods) $(if $(CONTROL),--control)
 
 .PHONY: bench-planner
 bench-planner: $(STAMP) ## How long the planner takes, case by case. ONLY="preemption" for some of the cases.

@@ -33,6 +33,11 @@ def main() -> int:
         "--control", action="store_true", help="the same pods by kube-scheduler alone, without the operator"
     )
     parser.add_argument(
+        "--pods",
+        action="store_true",
+        help="Kueue's sets with real pods that kube-scheduler binds; theirs have none, and so have ours without this",
+    )
+    parser.add_argument(
         "--report-running",
         action="store_true",
         help="kubelets say Running before Succeeded also in sets whose jobs end within a second",
@@ -46,6 +51,8 @@ def main() -> int:
     control = arguments.control or arguments.name == "control"
     if control and (unplayable := set(names) - set(CONTROL)):
         parser.error(f"--control: {', '.join(unplayable)} needs quota; only {', '.join(CONTROL)} do not")
+    if arguments.profile and arguments.name in QUEUE_SETS and not arguments.pods:
+        parser.error("--profile: is of the whole operator; add --pods")
     complete = True
     for name in names:
         chosen: QueueSet | HallSet = QUEUE_SETS[name] if name in QUEUE_SETS else HALL_SETS[name]
@@ -73,15 +80,18 @@ async def _measure(
     async with await KubeClient.connect(kubeconfig=str(server.kubeconfig), connections=16) as client:
         hall = Hall(server, client, profile=arguments.profile)
         await hall.install(of.nodes)
+        pods = control or arguments.pods or not isinstance(of, QueueSet)
         try:
             if not control and of.name not in admission_kai.OWN_START:
-                hall.start_operator()
+                hall.start_operator(pods=pods)
                 await hall.lead()
             if isinstance(of, QueueSet):
+                ends = admission_queues.Ends.BY_KUBELETS if pods else admission_queues.Ends.BY_RUNNER
                 return await admission_queues.play(
                     hall,
                     of,
                     control=control,
+                    ends=ends,
                     reports_running=arguments.report_running,
                     timeout_seconds=arguments.timeout_seconds,
                 )

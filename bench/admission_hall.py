@@ -82,8 +82,12 @@ class Hall:
         except AlreadyExistsError:
             return
 
-    def start_operator(self) -> None:
-        """Start the operator; `lead` waits for it."""
+    def start_operator(self, *, pods: bool = True) -> None:
+        """Start the operator; `lead` waits for it.
+
+        Args:
+            pods: False for an operator that admits and makes no pods (`admission_runner`).
+        """
         environment = os.environ | {
             "KUBECONFIG": str(self.server.kubeconfig),
             "POD_NAME": "bench",
@@ -93,7 +97,9 @@ class Hall:
             "DATAHALL_WRITES_PER_SECOND": "5000",
             "DATAHALL_LOG_LEVEL": "warning",
         }
-        program = ["bench.profiled", self._profile] if self._profile else ["datahall.control"]
+        program = ["datahall.control"] if pods else ["bench.admission_runner"]
+        if self._profile:
+            program = ["bench.profiled", self._profile]
         command = [sys.executable, "-m", *program]
         # Its log goes where our progress goes: standard output is for the result alone.
         self._operator = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=sys.stderr)

@@ -32,7 +32,31 @@ class _Gang:
     timer: asyncio.TimerHandle | None = None
 
 
-class Kubelet:
+class Witness:
+    """Takes down what the statuses of jobs tell."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.failed: dict[Key, str] = {}
+
+    def job(self, kind: str, body: Json, at: float) -> Key | None:
+        """Take down a change of a job; its key, None if it is none of the set's."""
+        key = (body["metadata"]["namespace"], body["metadata"]["name"])
+        if key not in self.ledger.entries or kind == _GONE:
+            return None
+        status: dict[str, Any] = body.get("status") or {}
+        if is_true(status, "Succeeded"):
+            self.ledger.finish(key, at)
+        elif is_true(status, "Failed"):
+            self.failed.setdefault(key, str(status.get("failure") or status.get("conditions")))
+        elif holds_place(status):
+            self.ledger.hold(key, at)
+        else:
+            self.ledger.release(key, at)
+        return key
+
+
+class Kubelet(Witness):
     """Plays the nodes and keeps the ledger."""
 
     def __init__(
@@ -53,7 +77,7 @@ class Kubelet:
             reports_running: whether a kubelet says Running before it says Succeeded.
             operator: False for the control: a job is its pods then, and done when they are.
         """
-        self.ledger = ledger
+        super().__init__(ledger)
         self._client = client
         self._runtimes = runtimes
         self._reports_running = reports_running
@@ -62,7 +86,6 @@ class Kubelet:
         self._ended: dict[Key, set[str]] = {}
         self._leaving: set[str] = set()
         self._reports: asyncio.Queue[tuple[str, str, Callable[[str], Json] | None]] = asyncio.Queue()
-        self.failed: dict[Key, str] = {}
         self.on_job: Callable[[Key, Json], None] | None = None
         """Told of every change of a job, for a set that waits for one."""
         self.nodes_of: dict[Key, dict[str, str]] = {}
@@ -85,20 +108,9 @@ class Kubelet:
             take(kind, body, clock())
 
     def _job(self, kind: str, body: Json, at: float) -> None:
-        key = (body["metadata"]["namespace"], body["metadata"]["name"])
-        if key not in self.ledger.entries or kind == _GONE:
-            return
-        status: dict[str, Any] = body.get("status") or {}
-        if is_true(status, "Succeeded"):
-            self.ledger.finish(key, at)
-        elif is_true(status, "Failed"):
-            self.failed.setdefault(key, str(status.get("failure") or status.get("conditions")))
-        elif holds_place(status):
-            self.ledger.hold(key, at)
-        else:
-            self.ledger.release(key, at)
-        if self.on_job is not None:
-            self.on_job(key, status)
+        key = self.job(kind, body, at)
+        if key is not None and self.on_job is not None:
+            self.on_job(key, body.get("status") or {})
 
     def _pod(self, kind: str, body: Json, at: float) -> None:
         gang = gang_of(body)

@@ -7,14 +7,16 @@ moment the queue exists; late writers do not shift what follows, so that a slow 
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from bench.admission_hall import Hall, in_parallel, say
-from bench.admission_kubelet import Kubelet
+from bench.admission_kubelet import Kubelet, Witness
 from bench.admission_ledger import Ledger, utilisation_percent
 from bench.admission_objects import Json, job, loose_pods, queue
+from bench.admission_runner import Runner
 from bench.admission_sets import Arrival, QueueSet, arrivals
 from datahall.kube import AlreadyExistsError, KubeClient, UnavailableError
 from datahall.kube.resources import PODS, TRAINING_JOBS
@@ -78,8 +80,17 @@ class Generator:
                 await asyncio.sleep(0.2)
 
 
+class Ends(enum.StrEnum):
+    """Who ends a job."""
+
+    BY_RUNNER = "runner"
+    """The bench, in the job's status, some time after its admission. There are no pods."""
+    BY_KUBELETS = "kubelets"
+    """Its pods, some time after the last of them was bound."""
+
+
 async def play(
-    hall: Hall, of: QueueSet, *, control: bool, reports_running: bool, timeout_seconds: float
+    hall: Hall, of: QueueSet, *, control: bool, ends: Ends, reports_running: bool, timeout_seconds: float
 ) -> dict[str, Any]:
     """Play a set to its end, or until the time is over; the figures."""
     loop = asyncio.get_running_loop()
@@ -88,10 +99,14 @@ async def play(
     async with await KubeClient.connect(
         kubeconfig=str(hall.server.kubeconfig), connections=32, timeout_seconds=60.0
     ) as client:
-        kubelet = Kubelet(
-            client, ledger, runtimes=runtimes, reports_running=reports_running, operator=not control
+        ender = (
+            Runner(client, ledger, runtimes=runtimes)
+            if ends is Ends.BY_RUNNER
+            else Kubelet(
+                client, ledger, runtimes=runtimes, reports_running=reports_running, operator=not control
+            )
         )
-        kubelets = asyncio.create_task(kubelet.run())
+        ending = asyncio.create_task(ender.run())
         todo = arrivals(of)
         await hall.start_meter()
         started = loop.time()
@@ -99,14 +114,14 @@ async def play(
         generator = Generator(client, ledger, control, topology=hall.topology)
         generating = asyncio.create_task(generator.run(todo))
         complete = await _until_done(
-            hall, kubelet, generating, kubelets, total=len(todo), until=started + timeout_seconds
+            hall, ender, generating, ending, total=len(todo), until=started + timeout_seconds
         )
         ended = ledger.last("finished") if complete else loop.time()
         costs = await hall.costs(max(1, ledger.finished))
         if not complete and not control:
             await hall.tell_unfinished()
         generating.cancel()
-        kubelets.cancel()
+        ending.cancel()
     seconds = ended - started
     result: dict[str, Any] = {
         "workloads": len(todo),
@@ -121,21 +136,22 @@ async def play(
     result |= {
         "complete": complete,
         "finished": ledger.finished,
-        "pods": of.pods,
+        "ended_by": ends,
+        "pods": 0 if ends is Ends.BY_RUNNER else of.pods,
         "evictions": ledger.evictions,
         "creation_seconds": round(generator.done_after, 1),
         "creation_late_seconds": round(generator.latest, 1),
-        "mean_bound_seconds": ledger.mean_seconds("bound"),
+        **({} if ends is Ends.BY_RUNNER else {"mean_bound_seconds": ledger.mean_seconds("bound")}),
         "mean_finish_seconds": ledger.mean_seconds("finished"),
         **costs,
     }
     if not control:
         result["mean_admission_seconds"] = ledger.mean_seconds("admitted")
         result["borrowing"] = hall.borrowing
-    if kubelet.failed:
-        key, why = next(iter(kubelet.failed.items()))
-        result["failed"] = len(kubelet.failed)
-        say(f"{len(kubelet.failed)} jobs failed; the first, {key[0]}/{key[1]}: {why}")
+    if ender.failed:
+        key, why = next(iter(ender.failed.items()))
+        result["failed"] = len(ender.failed)
+        say(f"{len(ender.failed)} jobs failed; the first, {key[0]}/{key[1]}: {why}")
     return result
 
 
@@ -163,9 +179,9 @@ async def open_queues(hall: Hall, of: QueueSet) -> None:
 
 async def _until_done(
     hall: Hall,
-    kubelet: Kubelet,
+    witness: Witness,
     generating: asyncio.Task[None],
-    kubelets: asyncio.Task[None],
+    ending: asyncio.Task[None],
     *,
     total: int,
     until: float,
@@ -173,10 +189,10 @@ async def _until_done(
     """Wait for the last job; whether it came in time. A failed job never comes."""
     loop = asyncio.get_running_loop()
     told = loop.time()
-    ledger = kubelet.ledger
-    while ledger.finished + len(kubelet.failed) < total:
+    ledger = witness.ledger
+    while ledger.finished + len(witness.failed) < total:
         hall.check_operator()
-        for task in (generating, kubelets):
+        for task in (generating, ending):
             if task.done():
                 task.result()  # raises what ended it; the generator's end is none
         if loop.time() > until:
@@ -186,4 +202,4 @@ async def _until_done(
             told = loop.time()
             say(f"{len(ledger.entries)} created, {ledger.admitted} admitted, {ledger.finished} finished")
         await asyncio.sleep(0.05)
-    return not kubelet.failed
+    return not witness.failed
