@@ -41,6 +41,9 @@ PLAN_DELAY_SECONDS = 0.02
 MAKERS = 16
 """Objects whose children are made at the same time."""
 
+TELLERS = 8
+"""Objects that are told at the same time why they wait."""
+
 STUCK_SECONDS = 300.0
 LEAVE_SECONDS = 10.0
 RETRY_START_SECONDS = 3.0
@@ -192,6 +195,7 @@ class Operator:
         await _all(
             *(self._worker(Lane.LOOK) for _ in range(self._settings.workers)),
             *(self._worker(Lane.MAKE) for _ in range(MAKERS)),
+            *(self._worker(Lane.TELL) for _ in range(TELLERS)),
         )
 
     async def _worker(self, lane: Lane) -> None:

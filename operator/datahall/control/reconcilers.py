@@ -85,7 +85,7 @@ class Reconcilers:
     async def reconcile(self, key: Key, lane: Lane = Lane.LOOK) -> bool:
         """Look at one key. Returns whether a status was written.
 
-        In the lane LOOK everything is done but children made: for those the key is handed on to the lane MAKE.
+        In the lanes LOOK and TELL everything is done but children made: for those the key goes on to the lane MAKE.
 
         Raises:
             KubeError: a write failed; look again later.
@@ -346,7 +346,8 @@ class Reconcilers:
         for news in self._scheduling.cycle():
             # Numbers of ten thousand waiting jobs move at every start and end; each is told of them now and then.
             delay = 0.0 if news.urgent else WAIT_MESSAGE_EVERY_SECONDS
-            self._queue.add_after(Key(news.kind, news.namespace, news.name), delay)
+            lane = Lane.TELL if news.waits else Lane.LOOK
+            self._queue.add_after(Key(news.kind, news.namespace, news.name), delay, lane)
         # Time alone lets gangs start, too: a promise comes due, a minimum run time ends, what was spent comes back.
         self._queue.add_after(PLAN, 0.0 if self._scheduling.more else LOOK_AGAIN_SECONDS)
         return False

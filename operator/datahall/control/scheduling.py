@@ -69,11 +69,20 @@ _CAUSES = {
 
 
 class News(NamedTuple):
-    """An object about which the planner says something new; not urgent if only numbers of a message moved."""
+    """An object about which the planner says something new.
+
+    Attributes:
+        namespace: of the object.
+        name: of the object.
+        urgent: False if only numbers of a message moved.
+        waits: whether the news is that it waits: nobody's GPUs stand still until it is told.
+        kind: of the object.
+    """
 
     namespace: str
     name: str
     urgent: bool
+    waits: bool = False
     kind: str = "TrainingJob"
 
 
@@ -263,7 +272,7 @@ class Scheduling:
             if job is None:
                 news += self.others(decision)
             elif (urgent := self._take(decision)) is not None:
-                news.append(News(job.namespace, job.name, urgent))
+                news.append(News(job.namespace, job.name, urgent, waits=isinstance(decision, Wait)))
         return news
 
     def _take(self, decision: Decision) -> bool | None:

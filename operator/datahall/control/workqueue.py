@@ -2,9 +2,9 @@
 
 The same promises as client-go's: a key added while it is being worked on is worked on again afterwards, so no change
 is missed and no two reconciles of one object run at once. Two things are added. Namespaces take turns, so one team's
-ten thousand jobs do not keep another team's one job waiting. And there are two lanes, each with workers of its own:
-looking at a thousand jobs and telling their users never waits behind making their pods, and the pods do not wait for
-ever behind looks. Delayed keys wait in a heap with a single timer.
+ten thousand jobs do not keep another team's one job waiting. And there are three lanes, each with workers of its own:
+looking at a thousand jobs never waits behind making their pods, the pods do not wait for ever behind looks, and neither
+waits behind telling ten thousand others that they wait. Delayed keys wait in a heap with a single timer.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ class Lane(enum.StrEnum):
 
     MAKE = "make"
     """A look found children to be made."""
+
+    TELL = "tell"
+    """Why it waits is to be told: look, like any other time, when those whose GPUs stand still have been looked at."""
 
 
 class WorkQueue:
@@ -126,7 +129,7 @@ class WorkQueue:
             line.parked[key] = True  # the other lane has it
             key = await line.pop()
         since = line.since.pop(key)
-        if lane is Lane.LOOK:
+        if lane is not Lane.MAKE:
             since = self._asked.pop(key, since)
         self._working[key] = since
         return key, since

@@ -1,4 +1,4 @@
-"""A job is looked at in one lane and its pods are made in another: what is told never waits behind what is made."""
+"""Lanes: what is told never waits behind what is made, nor what moves on behind telling others that they wait."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from datahall.control.actions import Action, Announce, Create, Delete
-from datahall.control.dispatch import JOB
+from datahall.control.dispatch import JOB, PLAN
 from datahall.control.reconcilers import PODS_AT_ONCE
 from datahall.control.workqueue import Key, Lane
 from datahall.kube import Resource
@@ -79,7 +79,7 @@ async def server(hall: Hall) -> Server:
     return server
 
 
-async def work(hall: Hall, *, seconds: float, lookers: int = 2, makers: int = 2) -> None:
+async def work(hall: Hall, *, seconds: float, lookers: int = 2, makers: int = 2, tellers: int = 0) -> None:
     """What the operator's workers do, for so long."""
 
     async def worker(lane: Lane) -> None:
@@ -88,7 +88,7 @@ async def work(hall: Hall, *, seconds: float, lookers: int = 2, makers: int = 2)
             await hall.reconcilers.reconcile(key, lane)
             hall.queue.done(key)
 
-    lanes = [Lane.LOOK] * lookers + [Lane.MAKE] * makers
+    lanes = [Lane.LOOK] * lookers + [Lane.MAKE] * makers + [Lane.TELL] * tellers
     workers = [asyncio.create_task(worker(lane)) for lane in lanes]
     done, pending = await asyncio.wait(workers, timeout=seconds)
     for task in pending:
@@ -153,6 +153,24 @@ async def test_pods_do_not_wait_for_the_end_of_the_looks(hall, server):
     made = [at for kind, name, at in server.done if kind == "Pod" and name.startswith("quiet")]
     assert len(made) == 2
     assert max(made) < 10
+
+
+async def test_those_who_only_wait_are_told_in_a_lane_of_their_own(hall, server):
+    names = [f"job-{number}" for number in range(8)]
+    for name in names:
+        hall.job(name, workers=1, gpus=8)  # four of them fit
+    await work(hall, seconds=1)
+    hall.queue.add(PLAN)
+    await work(hall, seconds=30)
+    waiting = hall.queue.ready(Lane.TELL)
+    assert len(waiting) == 4
+    assert {name for kind, name, _ in server.done if kind == "status"} == set(names) - {
+        key.name for key in waiting
+    }
+    assert sum(kind == "Pod" for kind in server.kinds()) == 4
+    await work(hall, seconds=30, tellers=1)
+    assert {name for kind, name, _ in server.done if kind == "status"} == set(names)
+    assert hall.queue.ready(Lane.TELL) == set()
 
 
 async def test_pods_in_flight_are_bounded_whatever_the_gangs(hall, server):
