@@ -13,7 +13,7 @@ import numpy as np
 
 from datahall.planning import messages
 from datahall.planning.books import Books
-from datahall.planning.fitting import eligible, slots
+from datahall.planning.fitting import slots
 from datahall.planning.holdings import Held
 from datahall.planning.holds import Hold
 from datahall.planning.judging import Judge
@@ -75,7 +75,8 @@ def _more(books: Books, judge: Judge, held: Held, now_seconds: float) -> tuple[H
     if more < 1 or ran * more < restart * now:
         return None
     hall = books.hall
-    fits = slots(judge.spare(), shape, eligible(hall.nodes, shape, model))
+    fits = slots(judge.spare(), shape, judge.columns(shape, model, gang.queue))
+    fits = judge.within_power(shape, model, fits)
     beside = np.repeat(held.columns, [int(n) for n in held.workers])
     placing = place_beside(hall.topology, fits, Demand(1, more, shape.level, shape.required), beside)
     if not isinstance(placing, Placing):

@@ -267,7 +267,7 @@ class Judge:
                 pieces = pieces.copy()
                 pieces[:, kept.reservation.columns] = 0
         fits = slots(free, shape, columns, pieces=pieces)
-        fits = self._within_power(shape, model, fits)
+        fits = self.within_power(shape, model, fits)
         if int(fits.sum()) >= shape.least:
             fits = self._spread(gang, fits)
             pod = pod_class(shape)
@@ -299,7 +299,8 @@ class Judge:
         apart[crowded] = 0
         return apart if apart.any() else fits
 
-    def _within_power(self, shape: Shape, model: str, fits: IntArray) -> IntArray:
+    def within_power(self, shape: Shape, model: str, fits: IntArray) -> IntArray:
+        """Fewer slots, such that workers on all of them stay within every power budget as it is now, [column]."""
         if self._hall.fed_by() is None:
             return fits
         group_of = None
@@ -311,7 +312,7 @@ class Judge:
 
     def _fits_free(self, shape: Shape, model: str, columns: BoolArray) -> bool:
         fits = slots(self.free, shape, columns, pieces=self.pieces)
-        return holds(self._hall.topology, self._within_power(shape, model, fits), shape.demand())
+        return holds(self._hall.topology, self.within_power(shape, model, fits), shape.demand())
 
     def _no_room(self, kind: KindKey, model: str, columns: BoolArray) -> Refusal:
         """Why the hall does not hold it now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-TOLD_SECONDS = 60.0
+TOLD_SECONDS = 120.0
 """How long a plan is told; as long as its gang waits at the head of its line, it is made anew before."""
 
 

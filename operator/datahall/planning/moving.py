@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from datahall.planning import messages
 from datahall.planning.books import Books
-from datahall.planning.fitting import eligible, slots
+from datahall.planning.fitting import slots
 from datahall.planning.holdings import Held
 from datahall.planning.holds import Hold, Holds, by_node
 from datahall.planning.judging import Judge
@@ -23,7 +25,7 @@ from datahall.planning.move_plans import Move, MovePlan
 from datahall.planning.placing import Placing, place
 from datahall.planning.preemption import Hopeless, Plan, Preemptor, plan
 from datahall.planning.shape import Shape
-from datahall.planning.state import IntArray
+from datahall.planning.state import GPU, IntArray
 from datahall.planning.types import Evict, EvictCause, GangRequest
 from datahall.planning.waiting import KindKey
 
@@ -36,7 +38,8 @@ _TRIES = 8
 _HOUR_SECONDS = 3600.0
 
 _LOOK_AHEAD_EVERY_SECONDS = 1.0
-"""How often a plan is made that nobody has paid for yet: that must not take the time of decisions."""
+"""How often a plan is made that nobody has paid for yet, per thousand gangs that are held: it takes longer with each of
+them, and must not take the time of decisions."""
 
 
 class Mover:
@@ -66,6 +69,8 @@ class Mover:
         while moved and not self._now - _HOUR_SECONDS < moved[0] <= self._now:
             moved.popleft()
         waits = kind.shape.gpus * kind.shape.least
+        if not self._is_room(model, waits):
+            return None
         worth = waits * max(0.0, self._now - gang.created_seconds)
         if worth > 0 and len(moved) < MOVES_PER_HOUR:
             found = self._plan(wants, worth)
@@ -75,9 +80,22 @@ class Mover:
                 moved.extend([self._now] * len(found[0].victims))
                 self._holds.move_plans.pop(gang.key, None)
                 return self._decide(kind, gang, model, *found)
-        if waits > 0:
+        fit = int(slots(self._judge.free, kind.shape, wants.eligible).sum())
+        if (
+            waits > 0 and kind.shape.least - fit <= MOVES_PER_HOUR
+        ):  # who moves rarely makes room for more than one
             self._look_ahead(gang, wants, waits)
         return None
+
+    def _is_room(self, model: str, gpus: int) -> bool:
+        """Whether so many GPUs of a model are free at all, or about to be: who moves takes as many as he leaves."""
+        nodes = self._books.hall.nodes
+        holdings = self._books.holdings
+        number = nodes.model_id(model)
+        of_model = np.ones(nodes.columns, dtype=np.bool_) if number is None else nodes.model_ids == number
+        free = int(self._judge.free[GPU, of_model].clip(0).sum())
+        leaving = (held for key in holdings.leaving() if (held := holdings.get(key)) is not None)
+        return free + sum(math.ceil(held.gpus) for held in leaving) >= gpus
 
     def _look_ahead(self, gang: GangRequest, wants: Preemptor, waits: int) -> None:
         """Plan what nobody has paid for yet, and keep that to be told.
@@ -88,14 +106,15 @@ class Mover:
             waits: GPUs that it waits for: what it has paid grows by as many GPU-seconds each second.
         """
         plans, now = self._holds.move_plans, self._now
-        if 0 <= now - self._holds.looked_ahead_seconds < _LOOK_AHEAD_EVERY_SECONDS:
+        every = _LOOK_AHEAD_EVERY_SECONDS * max(1.0, len(self._books.holdings) / 1000)
+        if 0 <= now - self._holds.looked_ahead_seconds < every:
             return
         self._holds.looked_ahead_seconds = now
         for key in [key for key, known in plans.items() if not known.is_told(now)]:
             del plans[key]
         plans.pop(gang.key, None)
         found = self._plan(wants, math.inf)
-        if found is None or not 0 < len(found[0].victims) <= MOVES_PER_HOUR:
+        if found is None or not found[0].victims:
             return
         answer, places = found
         due = gang.created_seconds + answer.cost_gpu_seconds / waits
@@ -131,6 +150,8 @@ class Mover:
             answer = plan(self._judge.free, wants, candidates, allowed)
             if isinstance(answer, Hopeless) or answer.cost_gpu_seconds > worth:
                 return None
+            if len(answer.victims) > MOVES_PER_HOUR:
+                return None
             places, homeless = self._elsewhere(answer)
             if homeless is None:
                 return answer, places
@@ -156,12 +177,11 @@ class Mover:
 
     def _place(self, held: Held, free: IntArray) -> Placing | None:
         """Where a gang would go that has as many workers as now and stays on its GPU model; None for nowhere."""
-        hall = self._books.hall
         workers = len(held.placements)
         shape = Shape.of(held.gang)._replace(least=workers, workers=workers)
         model = held.placements[0].gpu_model
-        fits = slots(free, shape, eligible(hall.nodes, shape, model))
-        found = place(hall.topology, fits, shape.demand())
+        fits = slots(free, shape, self._judge.columns(shape, model, held.gang.queue))
+        found = place(self._books.hall.topology, self._judge.within_power(shape, model, fits), shape.demand())
         return found if isinstance(found, Placing) else None
 
     def _decide(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from datahall.planning import messages
 from datahall.planning.books import Books
-from datahall.planning.fitting import eligible, slots
+from datahall.planning.fitting import slots
 from datahall.planning.holdings import Held
 from datahall.planning.holds import Hold, by_node
 from datahall.planning.judging import Judge
@@ -73,7 +73,8 @@ def _return(books: Books, judge: Judge, held: Held, free: IntArray, preemptor: G
     if workers < shape.least:
         return None
     hall = books.hall
-    fits = slots(free, shape, eligible(hall.nodes, shape, model))
+    fits = slots(free, shape, judge.columns(shape, model, held.gang.queue))
+    fits = judge.within_power(shape, model, fits)
     placing = place(hall.topology, fits, shape.demand(workers))
     if not isinstance(placing, Placing):
         return None

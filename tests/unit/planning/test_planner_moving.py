@@ -4,10 +4,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datahall.planning import Admit, Evict, EvictCause, Placement, Planner, Wait, WaitReason
+from datahall.planning import (
+    Admit,
+    Evict,
+    EvictCause,
+    Limits,
+    Placement,
+    Planner,
+    PowerDomainSpec,
+    Wait,
+    WaitReason,
+)
 from datahall.planning.moving import MOVES_PER_HOUR
 from datahall.planning.types import Level
-from tests.unit.planning.planners import decide, gang, hall, node, reasons, started
+from tests.unit.planning.planners import decide, gang, hall, node, queue, reasons, started
 from tests.unit.planning.test_scenarios import Time
 
 
@@ -90,6 +100,17 @@ class TestMoving:
         planner.withdraw("big")
         planner.submit(gang("less", MOVES_PER_HOUR, 4))
         assert len(moves(planner.cycle(10_010.0))) == MOVES_PER_HOUR
+
+    def test_nobody_moves_to_gpus_that_he_may_not_use(self):
+        """The other node has no known caps, which a queue with a limit of watts does not use."""
+        planner = hall(node("a", 4, watts=700), node("b", 4), watts=Limits(10_000), queues=[queue("free")])
+        planner.hold(gang("small"), (Placement(0, "a", "H100"),))
+        started(planner, "small", at=0.0, saved=9_990.0)
+        planner.hold(gang("other", queue="free"), (Placement(0, "b", "H100"),))
+        started(planner, "other", at=0.0, saved=9_000.0)
+        planner.submit(gang("whole", gpus=4, queue="free"))
+        (key,) = moves(planner.cycle(10_000.0))
+        assert key == "other", "though that is dearer"
 
     def test_a_rack_is_cleared_for_a_gang_that_requires_one(self):
         nodes = [node(f"r{r}n{i}", rack=f"r{r}", block="b") for r in range(2) for i in range(2)]
@@ -266,6 +287,24 @@ class TestGrowing:
         planner.withdraw("busy")
         started(planner, "elastic", at=0.0, ends=1100.0)
         assert moves(planner.cycle(1000.0)) == {}
+
+    def test_not_onto_gpus_that_it_may_not_use(self):
+        """Where watts are limited, GPUs whose cap nobody knows are not used: it would be ended for nothing."""
+        planner = hall(node("a", 4, watts=700), node("b", 4), watts=Limits(10_000))
+        assert decide(planner, gang("elastic", 2, 4, min_workers=1), at=0.0)["elastic"] == ["a"]
+        started(planner, "elastic", at=0.0)
+        assert moves(planner.cycle(1000.0)) == {}
+        planner.upsert_node(node("b", 4, watts=700))
+        assert "elastic" in moves(planner.cycle(1010.0))
+
+    def test_not_beyond_the_watts_of_a_power_domain(self):
+        planner = hall(node("a", 4, watts=700, domain="rack"), node("b", 4, watts=700, domain="rack"))
+        planner.upsert_power_domain(PowerDomainSpec("rack", None, 4000))
+        assert decide(planner, gang("elastic", 2, 4, min_workers=1), at=0.0)["elastic"] == ["a"]
+        started(planner, "elastic", at=0.0)
+        assert moves(planner.cycle(1000.0)) == {}
+        planner.upsert_power_domain(PowerDomainSpec("rack", None, 6000))
+        assert "elastic" in moves(planner.cycle(1010.0))
 
     @pytest.mark.parametrize("taken", [True, False])
     def test_room_is_held_for_its_return(self, taken):
