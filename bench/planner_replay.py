@@ -18,8 +18,6 @@ CYCLE_SECONDS = 0.1
 """Between two cycles, of the jobs' time."""
 ENDS_PER_CYCLE = 3
 """Jobs that end in each cycle, while others wait for their reports."""
-MOST_RUNNING = 190
-"""Jobs that run at once; beyond that more end in a cycle."""
 CYCLES_TO_SAVE = 5
 """How long a job that is ended for others holds its place."""
 
@@ -87,7 +85,7 @@ def replay(*, scale: float) -> dict[str, object]:
         begin = time.process_time()
         while coming and start + coming[0].due_seconds <= now:
             planner.submit(gang_of(coming.popleft(), start))
-        for key in list(running)[: max(ENDS_PER_CYCLE, len(running) - MOST_RUNNING)]:
+        for key in list(running)[:ENDS_PER_CYCLE]:
             del running[key]
             planner.withdraw(key)
             ended += 1

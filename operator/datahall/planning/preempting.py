@@ -212,11 +212,11 @@ class RoomMaker:
             if self._in_order is None:
                 self._in_order = holdings.first_to_give_back()
             held, mine = holdings.in_order(), holdings.of_queue(queue)
-            giving = [
-                (i, [(tree.entry(queue, resource), amount) for resource, amount in held[i].charges.items()])
-                for i in self._in_order[mine[self._in_order]].tolist()
-            ]
-            entries = frozenset(entry for _, charges in giving for entry, _ in charges)
+            rows = self._in_order[mine[self._in_order]].tolist()
+            resources = {resource for i in rows for resource in held[i].charges}
+            entry_of = {resource: tree.entry(queue, resource) for resource in resources}
+            giving = [(i, [(entry_of[r], amount) for r, amount in held[i].charges.items()]) for i in rows]
+            entries = frozenset(entry_of.values())
             found = self._giving_of[queue] = entries, giving
         return found
 

@@ -14,7 +14,7 @@ from datahall.planning.queues.spec import JOULES_PER_DAY, WATTS
 from datahall.planning.queues.verdicts import Fits, RefusalReason, Refused
 from datahall.planning.shape import Shape
 from datahall.planning.types import GangRequest, WaitReason
-from datahall.planning.verdicts import Refusal
+from datahall.planning.verdicts import Refusal, Tell
 from datahall.planning.waiting import KindKey
 
 _HOUR_SECONDS = 3600
@@ -126,13 +126,13 @@ class WithinQuota:
 
     def _workers(self, kind: KindKey, model: str, *, holding: bool) -> int | Refusal:
         shape, tree = kind.shape, self._books.tree
-        units = self.units(kind, model)
         workers = shape.workers
         for resource, entry, unit in self._entries(kind, model):
             room = tree.room(kind.queue, resource)
             if room is not None:
                 kept = 0 if holding else self._kept.get(entry, 0)
                 workers = min(workers, (room - kept) // unit)
+        units = self.units(kind, model)
         if workers >= shape.least:
             keeper = None if holding or not self._closed else self._closed_to(kind, units, workers)
             if keeper is None:
@@ -140,21 +140,19 @@ class WithinQuota:
             return self._behind_pool(kind, model, keeper)
         verdict = tree.verdict(kind.queue, {r: unit * shape.least for r, unit in units.items()})
         if isinstance(verdict, Fits):
-            return self._behind_quota(kind, model, self._keeper(kind, units))
+            return self._behind_quota(kind, model, self._keeper(kind, model))
         refusal = self._quota_refusal(kind, model, verdict)
         if holding or refusal.reason not in _FOR_NOW:
             return refusal
         # Who is first is told the numbers. For those behind they change with every gang that comes and goes, and say
         # nothing of when it is their turn.
-        first = self._first_keeper.get((kind.queue, tree.entry(kind.queue, verdict.resource)))
+        first = self._first_keeper.get((kind.queue, verdict.entry))
         if first is not None:
-            behind = self._behind_quota(kind, model, first)
-        else:
-            first = self._closed.get((verdict.where, verdict.resource))
-            if first is None or first.queue == kind.queue:
-                return refusal
-            behind = self._behind_pool(kind, model, first)
-        return Refusal(behind.reason, behind.tell, short_of=verdict, model=model, beside=(refusal,))
+            return self._behind_quota(kind, model, first, refusal)
+        first = self._closed.get((verdict.where, verdict.resource))
+        if first is None or first.queue == kind.queue:
+            return refusal
+        return self._behind_pool(kind, model, first, refusal)
 
     def borrows(self, kind: KindKey, model: str, workers: int) -> bool:
         """Whether so many workers are more than what the queue has of its own."""
@@ -186,25 +184,20 @@ class WithinQuota:
 
         return Refusal(reason, tell, short_of=refused, model=model)
 
-    def _keeper(self, kind: KindKey, units: dict[str, int]) -> GangRequest:
+    def _keeper(self, kind: KindKey, model: str) -> GangRequest:
         """The first gang for which quota is kept that a kind would use."""
-        tree = self._books.tree
-        keepers = [self._first_keeper.get((kind.queue, tree.entry(kind.queue, r))) for r in units]
+        keepers = [self._first_keeper.get(entry) for _, entry, _ in self._entries(kind, model)]
         return next(gang for gang in keepers if gang is not None)
 
-    def _behind_quota(self, kind: KindKey, model: str, keeper: GangRequest) -> Refusal:
-        return Refusal(
-            WaitReason.BEHIND_OTHERS,
-            lambda: messages.quota_kept(kind.shape, kind.queue, keeper),
-            model=model,
-        )
+    def _behind_quota(
+        self, kind: KindKey, model: str, keeper: GangRequest, beside: Refusal | None = None
+    ) -> Refusal:
+        return _behind(lambda: messages.quota_kept(kind.shape, kind.queue, keeper), model, beside)
 
-    def _behind_pool(self, kind: KindKey, model: str, keeper: GangRequest) -> Refusal:
-        return Refusal(
-            WaitReason.BEHIND_OTHERS,
-            lambda: messages.pool_kept(kind.shape, kind.queue, keeper),
-            model=model,
-        )
+    def _behind_pool(
+        self, kind: KindKey, model: str, keeper: GangRequest, beside: Refusal | None = None
+    ) -> Refusal:
+        return _behind(lambda: messages.pool_kept(kind.shape, kind.queue, keeper), model, beside)
 
     def _closed_to(self, kind: KindKey, units: dict[str, int], workers: int) -> GangRequest | None:
         """The gang of another queue for which a pool is kept that this one would borrow from."""
@@ -231,3 +224,10 @@ class WithinQuota:
         short = refusal.short_of
         if short is not None and short.where != kind.queue and short.resource != JOULES_PER_DAY:
             self._closed.setdefault((short.where, short.resource), gang)
+
+
+def _behind(tell: Tell, model: str, beside: Refusal | None) -> Refusal:
+    """Quota is kept for another; beside it is told what quota lacks, if it does."""
+    if beside is None:
+        return Refusal(WaitReason.BEHIND_OTHERS, tell, model=model)
+    return Refusal(WaitReason.BEHIND_OTHERS, tell, short_of=beside.short_of, model=model, beside=(beside,))

@@ -113,7 +113,6 @@ class QueueNode:
         "_denied",
         "_families",
         "_routes",
-        "_top",
         "above",
         "below",
         "capacities",
@@ -144,7 +143,6 @@ class QueueNode:
         self._routes: dict[str, str] = {}
         self._families: frozenset[str] = frozenset()
         self._denied: dict[str, bool] = {}
-        self._top = (-1, "")
 
     @property
     def parent(self) -> QueueNode | None:
@@ -153,12 +151,10 @@ class QueueNode:
 
     def top(self) -> str:
         """The name of the highest node that its lines flow into."""
-        if self._top[0] != self.structure.version:
-            here = self
-            while here.up is not None:
-                here = here.up
-            self._top = self.structure.version, here.name
-        return self._top[1]
+        here = self
+        while here.up is not None:
+            here = here.up
+        return here.name
 
     def children(self) -> list[QueueNode]:
         """The queues that borrow from it, by name."""

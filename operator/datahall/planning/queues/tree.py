@@ -59,6 +59,8 @@ class QueueTree:
         self._structure = Structure()
         self._answers: dict[str, _Answers] = {}
         self._answers_made = 0
+        self._tops: dict[str, str] = {}
+        self._tops_version = -1
 
     # ---- deltas
 
@@ -278,8 +280,12 @@ class QueueTree:
 
     def _answers_of(self, queue: str) -> _Answers:
         """What was asked since the last change of the tree that a queue is part of."""
-        node = self._nodes.get(queue)
-        top = queue if node is None else node.top()
+        if self._tops_version != self._structure.version:
+            self._tops_version, self._tops = self._structure.version, {}
+        top = self._tops.get(queue)
+        if top is None:
+            node = self._nodes.get(queue)
+            top = self._tops[queue] = queue if node is None else node.top()
         found = self._answers.get(top)
         if found is None:
             self._answers_made += 1
