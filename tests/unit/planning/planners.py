@@ -42,7 +42,7 @@ def node(
         block,
         schedulable=schedulable,
         gpu_watts=watts,
-        power_domains=() if domain is None else (domain,),
+        power_domains=(domain,) if isinstance(domain, str) else domain or (),
     )
 
 
