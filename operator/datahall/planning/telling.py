@@ -103,8 +103,7 @@ class Teller:
         return found
 
     def _has_own_reasons(self, kind: Kind) -> bool:
-        apart = self._outcome.apart
-        return any(place[2] in apart for place in kind.line) if apart else False
+        return any(self._line.kind(key) is kind for key in self._outcome.apart)
 
     def _of_kind(self, kind: Kind, refusal: Refusal) -> list[Wait]:
         sort = _sort(refusal.reason)

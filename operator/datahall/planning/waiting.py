@@ -166,13 +166,12 @@ class WaitingLine:
         """
         if self._traits_version != version:
             self._traits_version = version
-            self._traits = {}
-            for shape, kinds in self._shapes.items():
-                self._traits[shape] = now = traits(shape)
-                for kind in kinds:
-                    if kind.group is not None and kind.group.key.traits != now:
-                        self._leave_group(self._queues[kind.key.queue], kind)
-                        self._fresh.append(kind)
+            before, self._traits = self._traits, {shape: traits(shape) for shape in self._shapes}
+            changed = [shape for shape, now in self._traits.items() if before.get(shape, now) != now]
+            for kind in [kind for shape in changed for kind in self._shapes[shape]]:
+                if kind.group is not None:
+                    self._leave_group(self._queues[kind.key.queue], kind)
+                    self._fresh.append(kind)
         for kind in self._fresh:
             if kind.line and kind.group is None:
                 shape = kind.key.shape
