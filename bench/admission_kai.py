@@ -126,6 +126,7 @@ async def play(hall: Hall, of: HallSet, *, control: bool, timeout_seconds: float
             costs = await hall.costs(max(1, jobs))
         finally:
             kubelets.cancel()
+            await asyncio.wait([kubelets])  # before its connections close
     return {
         "workloads": jobs,
         "seconds": round(seconds, 3 if seconds < 10 else 1),

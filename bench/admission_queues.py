@@ -122,6 +122,7 @@ async def play(
             await hall.tell_unfinished()
         generating.cancel()
         ending.cancel()
+        await asyncio.wait([generating, ending])  # before their connections close
     seconds = ended - started
     result: dict[str, Any] = {
         "workloads": len(todo),
