@@ -212,3 +212,25 @@ async def test_a_gang_that_must_be_in_one_rack_is(plane: ApiServer, operator: Op
         assert status["spread"] == "on one rack"
         await cluster.job("late", workers=2, resources={"gpus": 8}, topology=required)
         await cluster.condition("Queued", "True", "late", reason="NoRoom")
+
+
+async def test_who_would_move_is_told_before_anybody_ends(plane: ApiServer, operator: Operator) -> None:
+    """Two nodes with one small job on each: one would go to the other, so that a job finds a whole node."""
+    async with Cluster.open(plane, make_namespace(plane), nodes=2, quota=16) as cluster:
+        await change_queue(cluster, cluster.namespace, minimumRunSeconds=0)
+        await operator.leads()
+        for name, gpus in (("here", 1), ("filler", 7), ("there", 1)):
+            await cluster.job(name, workers=1, resources={"gpus": gpus})
+            await runs(cluster, name)
+        await succeeds(cluster, "filler-g1-0", "filler")
+        await cluster.job("whole", workers=1, resources={"gpus": 8})
+
+        async def planned() -> Json:
+            return (await cluster.status("whole")).get("waiting", {}).get("moves", {})
+
+        moves = await until(planned, what="it is told who would move")
+        (move,) = moves["jobs"]
+        assert move["gpuSeconds"] == moves["gpuSeconds"] >= 60, "the restart alone takes a minute"
+        assert {*move["fromNodes"], *move["toNodes"]} == {f"{cluster.namespace}-{i}" for i in range(2)}
+        mover = move["job"].removeprefix(f"{cluster.namespace}/")
+        assert (await cluster.status(mover))["state"] == "Running", "nobody ends before it is due"
