@@ -453,5 +453,6 @@ def test_kubectl_knows_the_short_names_and_categories(kubectl):
     for category in ("datahall", "ml"):
         shown = kubectl("api-resources", f"--categories={category}", "-o", "name").stdout.split()
         assert sorted(shown) == [
-            f"{plural}.datahall.dev" for plural in ("inferenceservices", "queues", "trainingjobs")
+            f"{plural}.datahall.dev"
+            for plural in ("inferenceservices", "powerdomains", "queues", "trainingjobs")
         ]

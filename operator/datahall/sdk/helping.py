@@ -85,6 +85,12 @@ _HELPS: dict[str, str] = {
     "raised again.",
     Reason.QUEUE_PARENT_NOT_FOUND: "Create the Queue that spec.parent names, or name another.",
     Reason.QUEUE_PARENTS_IN_CIRCLE: "Have one of the queues in the circle name another parent, or none.",
+    Reason.POWER_DOMAIN_OVERCOMMITTED: "Nothing starts below it until enough work has ended, or its watts are raised "
+    "again.",
+    Reason.POWER_DOMAIN_PARENT_NOT_FOUND: "Create the PowerDomain that spec.parent names, or name another.",
+    Reason.POWER_DOMAINS_IN_CIRCLE: "Have one of the PowerDomains in the circle name another parent, or none.",
+    Reason.POWER_DOMAIN_NODES_SHARED: "Change the nodes' labels or one of the selectors, or make one PowerDomain the "
+    "parent of the other.",
 }
 
 _OF_SERVICES: dict[str, str] = {

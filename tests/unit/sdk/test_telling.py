@@ -263,6 +263,7 @@ _CALM = {
     Reason.GPUS_RESERVED,
     Reason.NO_GPUS_REQUESTED,
     Reason.QUEUE_READY,
+    Reason.POWER_DOMAIN_READY,
 }
 """Words of which nobody asks what helps: nothing is in the way."""
 
