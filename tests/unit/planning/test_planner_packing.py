@@ -331,3 +331,10 @@ class TestSpread:
         planner = hall(node("a"), node("b"))
         decide(planner, gang("x"), gang("y", created=1))
         assert planner.held("x")[0].node == planner.held("y")[0].node
+
+
+def test_a_pod_on_a_node_that_is_not_known_yet_stops_no_start_where_caps_differ():
+    planner = hall(node("a", watts=700), node("b", watts=400))
+    assert decide(planner, gang("j", gpus=1))["j"] == ["b"]
+    planner.upsert_pod(PodUsage("p", "later", 0, 0, 0))
+    assert decide(planner, gang("k", gpus=1))["k"] == ["b"]

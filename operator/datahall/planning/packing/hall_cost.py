@@ -77,7 +77,7 @@ class HallCost:
         self._kinds: dict[NodeKind, int] = {}
         self._states: _HallStates | None = None
         self._scores: dict[PodClass, _Scores] = {}
-        self._watts_version = -1
+        self._watts_of = (-1, 0)
         self._watts: Floats | None = None
 
     def observe(self, pod: PodClass, pods: int) -> None:
@@ -135,8 +135,9 @@ class HallCost:
 
     def _added_watts(self, nodes: NodeArrays) -> Floats | None:
         """What a GPU in use may draw, [column]; None where all draw the same. Of unknown ones the worst is assumed."""
-        if self._watts_version != nodes.version:
-            self._watts_version = nodes.version
+        # A pod on a node that is not known yet makes a column, and no new version.
+        if self._watts_of != (nodes.version, nodes.columns):
+            self._watts_of = nodes.version, nodes.columns
             has_gpus = nodes.total[GPU] > 0
             watts = np.where(nodes.gpu_watts > 0, nodes.gpu_watts, MOST_WATTS)
             differ = len(np.unique(watts[has_gpus])) > 1
