@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 Owner = tuple[str, str]
 """Namespace and name of a service."""
 
+WAITS_TOLD_ANEW_SECONDS = 9.0
+"""How often a service with replicas that wait is looked at, so that it tells why they wait now."""
+
 _WANTS_QUOTA = frozenset(
     {
         WaitReason.QUOTA_EXCEEDED,
@@ -137,8 +140,7 @@ class Replicas:
         if not isinstance(decision, Wait):
             log.error("a replica is not to be ended for another", replica=gang.name)
             return []
-        if decision.reason in _WANTS_QUOTA and key not in self._wants_quota:
-            self._wants_quota.add(key)
+        if self._wants_now(key, decision.reason):
             if self._rolls_over(owner):
                 self._settle_exchange(owner)
             if self._gangs.get(key) != gang:
@@ -174,6 +176,7 @@ class Replicas:
                 refused[pod.uid] = why
         for pod in replicas:
             self._settle(pod)
+            self._hear_anew(pod.uid)
         if self._rolls_over(owner):
             self._settle_exchange(owner)
         uids = {pod.uid for pod in replicas}
@@ -186,6 +189,8 @@ class Replicas:
         trouble = self._trouble.get(owner)
         if waits and trouble is not None and (change := trouble.next_change(seconds)) is not None:
             again.append(change)
+        if any(uid in self._gangs for uid in waits):
+            again.append(WAITS_TOLD_ANEW_SECONDS)
         return Answers(
             places={uid: node for uid in uids if (node := self._admitted.get(uid)) is not None},
             waits=waits,
@@ -289,6 +294,19 @@ class Replicas:
         self._trouble[owner] = trouble
         metrics.REPLICAS_REFUSED.inc()
         log.warning("a replica was refused", namespace=owner[0], name=owner[1], message=why)
+
+    def _hear_anew(self, uid: str) -> None:
+        """Take why a replica waits from the planner as it is now, which tells news of those in line now and then."""
+        if uid in self._waiting and uid in self._gangs and (wait := self._planner.waiting(uid)) is not None:
+            self._wants_now(uid, wait.reason)
+            self._waiting[uid] = Waiting(REASONS[wait.reason], wait.message)
+
+    def _wants_now(self, key: str, reason: WaitReason) -> bool:
+        """Keep that a replica waits for quota alone; whether that is new."""
+        if reason not in _WANTS_QUOTA or key in self._wants_quota:
+            return False
+        self._wants_quota.add(key)
+        return True
 
     def _tell(self, key: str, owner: Owner, waiting: Waiting) -> list[News]:
         if key not in self._gangs:
