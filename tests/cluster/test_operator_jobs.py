@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -20,21 +20,6 @@ from tests.conftest import make_namespace
 pytestmark = pytest.mark.apiserver
 
 FIRST, SECOND = ("digits-g1-0", "digits-g1-1"), ("digits-g2-0", "digits-g2-1")
-
-
-@pytest.fixture(scope="module")
-def operator(plane: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    process = Operator(
-        plane.kubeconfig,
-        namespace=make_namespace(plane),
-        folder=tmp_path_factory.mktemp("operator"),
-    )
-    process.start()
-    yield process
-    crashed = [line for line in process.log.read_text().splitlines() if '"reconcile crashed"' in line]
-    code = process.stop()
-    assert crashed == []
-    assert code == 0, process.log.read_text()[-2000:]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -21,18 +21,6 @@ Json = dict[str, Any]
 
 JOB_WATTS = 2 * 700
 """A job of two H100, which no label caps."""
-
-
-@pytest.fixture(scope="module")
-def operator(plane: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    process = Operator(
-        plane.kubeconfig, namespace=make_namespace(plane), folder=tmp_path_factory.mktemp("operator")
-    )
-    process.start()
-    yield process
-    crashed = [line for line in process.log.read_text().splitlines() if '"reconcile crashed"' in line]
-    process.kill()
-    assert crashed == []
 
 
 @pytest.fixture

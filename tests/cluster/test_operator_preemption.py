@@ -5,7 +5,7 @@ A real operator process, and a kubelet that the tests play.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -22,18 +22,6 @@ from tests.conftest import make_namespace
 pytestmark = pytest.mark.apiserver
 
 Json = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def operator(plane: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    process = Operator(
-        plane.kubeconfig, namespace=make_namespace(plane), folder=tmp_path_factory.mktemp("operator")
-    )
-    process.start()
-    yield process
-    crashed = [line for line in process.log.read_text().splitlines() if '"reconcile crashed"' in line]
-    process.kill()
-    assert crashed == []
 
 
 @pytest.fixture

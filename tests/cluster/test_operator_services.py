@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,6 @@ pytestmark = pytest.mark.apiserver
 
 OTHER = "sha256:" + "f" * 64
 BARE = {"model": {"uri": "pvc://models/digits"}}
-
-
-@pytest.fixture(scope="module")
-def operator(plane: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    process = Operator(
-        plane.kubeconfig, namespace=make_namespace(plane), folder=tmp_path_factory.mktemp("operator")
-    )
-    process.start()
-    yield process
-    crashed = [line for line in process.log.read_text().splitlines() if '"reconcile crashed"' in line]
-    process.kill()
-    assert crashed == []
 
 
 @pytest.fixture

@@ -313,6 +313,28 @@ class Condition(Model):
     """The metadata.generation that this speaks of."""
 
 
+def tree_rules(kind: str, used: str) -> tuple[Rule, ...]:
+    """Rules on a kind whose objects name one another as parents: a name that `spec.parent` can hold, and no own parent.
+
+    Args:
+        kind: the kind.
+        used: what else the name is used for, at the end of the message.
+    """
+    return (
+        Rule(
+            "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",
+            f"metadata.name of a {kind} must be at most 63 lower-case letters, digits and '-': {used}",
+            lambda self: re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", self.metadata.name) is not None,
+        ),
+        Rule(
+            "!has(self.spec.parent) || self.spec.parent != self.metadata.name",
+            f"spec.parent must be another {kind}: leave it out for one at the top",
+            lambda self: self.spec.parent != self.metadata.name,
+            field=".spec.parent",
+        ),
+    )
+
+
 def name_rules(kind: str) -> tuple[Rule, ...]:
     """Rules on the name of a kind whose children carry its name: those of a Service, with room for a suffix."""
     return (

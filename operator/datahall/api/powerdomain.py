@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints
 
 from . import API_VERSION
-from .common import Condition, Int, Model, Name, ObjectMeta, Rule, SpecModel, StatusModel, Unique
+from .common import Condition, Int, Model, Name, ObjectMeta, Rule, SpecModel, StatusModel, Unique, tree_rules
 
 _MOST_WATTS = 10_000_000_000
 
@@ -87,24 +87,7 @@ class PowerDomain(Model):
     status: PowerDomainStatus = PowerDomainStatus()
     """What the operator sees; only the operator writes it."""
 
-    rules = (
-        Rule(
-            "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",
-            "metadata.name of a PowerDomain must be at most 63 lower-case letters, digits and '-': "
-            "spec.parent of others names it",
-            lambda self: (
-                0 < len(self.metadata.name) <= 63
-                and self.metadata.name.strip("-") == self.metadata.name
-                and all(letter in "abcdefghijklmnopqrstuvwxyz0123456789-" for letter in self.metadata.name)
-            ),
-        ),
-        Rule(
-            "!has(self.spec.parent) || self.spec.parent != self.metadata.name",
-            "spec.parent must be another PowerDomain: leave it out for one at the top",
-            lambda self: self.spec.parent != self.metadata.name,
-            field=".spec.parent",
-        ),
-    )
+    rules = tree_rules("PowerDomain", "spec.parent of others names it")
 
     @classmethod
     def from_json(cls, body: object) -> Self:

@@ -20,11 +20,11 @@ from .common import (
     Model,
     Name,
     ObjectMeta,
-    Rule,
     SpecModel,
     StatusModel,
     Time,
     Unique,
+    tree_rules,
 )
 
 ANY_MODEL = "Any"
@@ -227,23 +227,7 @@ class Queue(Model):
     status: QueueStatus = QueueStatus()
     """What the operator sees; only the operator writes it."""
 
-    rules = (
-        Rule(
-            "self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",
-            "metadata.name of a Queue must be at most 63 lower-case letters, digits and '-': it is used as a label",
-            lambda self: (
-                0 < len(self.metadata.name) <= 63
-                and self.metadata.name.strip("-") == self.metadata.name
-                and all(letter in "abcdefghijklmnopqrstuvwxyz0123456789-" for letter in self.metadata.name)
-            ),
-        ),
-        Rule(
-            "!has(self.spec.parent) || self.spec.parent != self.metadata.name",
-            "spec.parent must be another Queue: leave it out for one at the top",
-            lambda self: self.spec.parent != self.metadata.name,
-            field=".spec.parent",
-        ),
-    )
+    rules = tree_rules("Queue", "it is used as a label")
 
     @classmethod
     def from_json(cls, body: object) -> Self:
