@@ -86,7 +86,7 @@ class Hall:
         """Start the operator; `lead` waits for it.
 
         Args:
-            pods: False for an operator that admits and makes no pods (`admission_runner`).
+            pods: False for an operator that admits and makes no pods (`operator_without_pods`).
         """
         environment = os.environ | {
             "KUBECONFIG": str(self.server.kubeconfig),
@@ -97,7 +97,7 @@ class Hall:
             "DATAHALL_WRITES_PER_SECOND": "5000",
             "DATAHALL_LOG_LEVEL": "warning",
         }
-        program = ["datahall.control"] if pods else ["bench.admission_runner"]
+        program = ["datahall.control"] if pods else ["bench.operator_without_pods"]
         if self._profile:
             program = ["bench.profiled", self._profile]
         command = [sys.executable, "-m", *program]

@@ -1,14 +1,13 @@
 """The bench as the one who ends jobs, as the runner of Kueue's own measurement does: no pods, no kubelets.
 
 A job that is admitted runs for the time of its class, counted from the moment its status says so, and is then marked as
-succeeded in its status; one that is put out meanwhile is not. The operator that is measured so runs without those of
-its workers that make pods (`python -m bench.admission_runner`): everything up to the place of each worker is its own.
+succeeded in its status; one that is put out meanwhile is not. The operator that is measured so makes no pods
+(`operator_without_pods`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
 
 from bench.admission_hall import now_text, say
@@ -18,8 +17,6 @@ from bench.admission_objects import Json, holds_place, is_true
 from datahall.api.conditions import ConditionType, set_condition
 from datahall.api.reasons import Reason
 from datahall.api.trainingjob_status import TrainingJobStatus
-from datahall.control import operator
-from datahall.control.__main__ import main
 from datahall.kube import KubeClient, UnavailableError
 from datahall.kube.resources import TRAINING_JOBS
 
@@ -117,8 +114,3 @@ def ended(body: Json) -> Json:
         "state": "Succeeded",
         "completionTime": now,
     }
-
-
-if __name__ == "__main__":
-    operator.MAKERS = 0
-    sys.exit(main())
