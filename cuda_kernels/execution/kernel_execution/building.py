@@ -1,0 +1,146 @@
+"""Kernel sources to a library that checks each of its accesses. What was built is kept, by what it was built from."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .findings import OWN_HEADERS
+from .library import Library
+
+EXECUTION = Path(__file__).resolve().parent.parent
+INCLUDE = EXECUTION / "include"
+RUNTIME = EXECUTION / "runtime"
+QUOTED_INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+
+COMMON_FLAGS = ("-std=c++20", "-g", "-fPIC", "-Wall", "-Wextra", "-Werror")
+RUNTIME_FLAGS = (*COMMON_FLAGS, "-O2", "-fvisibility=hidden")
+KERNEL_FLAGS = (
+    *COMMON_FLAGS,
+    "-O1",
+    "-Wno-unknown-pragmas",  # unroll
+    # The instrumentation alone: ../runtime is what it calls, and neither library of it is linked.
+    "-fsanitize=thread,alignment,bounds-strict,signed-integer-overflow,shift,integer-divide-by-zero",
+    "--param=tsan-instrument-func-entry-exit=0",
+    "-fno-tree-sra",  # an access to a float4 stays one access
+    "-fno-builtin-memcpy",  # calls, which the runtime looks at
+    "-fno-builtin-memmove",
+    "-fno-builtin-memset",
+    "-fno-optimize-sibling-calls",  # who called is known by the return address
+    "-fno-strict-aliasing",
+    "-fno-gnu-unique",  # two libraries with the same template have a static of it each
+    "-ffp-contract=off",  # the same bits on every processor
+)
+LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs")
+
+
+class BuildError(Exception):
+    """A source does not compile, or uses what the execution layer does not offer. Has the compiler's words."""
+
+
+def build(sources: Sequence[Path], *, include: Sequence[Path] = ()) -> Library:
+    """Compiles kernel sources into one library and loads it.
+
+    Args:
+        sources: The .cu files. Headers (.cuh, .h) are taken from their folders, in which `platform.cuh` is, too.
+        include: More folders of headers.
+
+    Raises:
+        BuildError: A source does not compile or link, or there is no g++.
+    """
+    folders = [*dict.fromkeys([*(source.parent for source in sources), *include])]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        kernels = pool.map(lambda source: _kernel_object(source, folders), sources)
+        runtime = pool.map(_runtime_object, sorted(RUNTIME.glob("*.cpp")))
+        objects = [*kernels, *runtime]
+    name = _digest([*LINK_FLAGS, *(str(path) for path in objects)])
+    library = _cached(f"{name}.so", [*LINK_FLAGS, *(str(path) for path in objects)])
+    return Library(library)
+
+
+def _kernel_object(source: Path, folders: Sequence[Path]) -> Path:
+    searched = [*folders, INCLUDE]
+    headers = _headers_of(source, searched)
+    # Where the sources lie is not in what is made of them: a copy with one change is built anew for that file alone.
+    maps = [f"-ffile-prefix-map={folder}=/{folder.name}" for folder in folders]
+    maps.append(f"-ffile-prefix-map={INCLUDE}={OWN_HEADERS}")
+    paths = [f"-I{folder}" for folder in searched]
+    name = _digest([*KERNEL_FLAGS, source.name], [source, *headers])
+    return _cached(f"{name}.o", [*KERNEL_FLAGS, *maps, *paths, "-x", "c++", "-c", str(source)])
+
+
+def _headers_of(source: Path, folders: Sequence[Path]) -> list[Path]:
+    """All that it includes by quoted names, and what these include."""
+    found: dict[Path, None] = {}
+    left = [source]
+    while left:
+        file = left.pop()
+        for name in QUOTED_INCLUDE.findall(file.read_text()):
+            header = next(
+                (path for folder in [file.parent, *folders] if (path := folder / name).exists()), None
+            )
+            if header is not None and header not in found:
+                found[header] = None
+                left.append(header)
+    return sorted(found, key=lambda path: path.name)
+
+
+def _runtime_object(source: Path) -> Path:
+    name = _digest([*RUNTIME_FLAGS, source.name], [source, *sorted(RUNTIME.glob("*.h"))])
+    maps = [f"-ffile-prefix-map={RUNTIME}={OWN_HEADERS}"]
+    return _cached(f"{name}.o", [*RUNTIME_FLAGS, *maps, "-c", str(source)])
+
+
+def cache_folder() -> Path:
+    """Where the project keeps what it builds: `$DATAHALL_CACHE`, else `datahall` in the user's cache folder."""
+    explicit = os.environ.get("DATAHALL_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME")
+    home = Path(explicit) if explicit else (Path(base) if base else Path.home() / ".cache") / "datahall"
+    return home.resolve() / "kernel_execution"
+
+
+def _cached(name: str, arguments: Sequence[str]) -> Path:
+    """What g++ makes of these arguments, made once: under another name first, so that nobody sees half of it."""
+    target = cache_folder() / name
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder) / name
+        result = subprocess.run(
+            [_compiler(), *arguments, "-o", str(made)], capture_output=True, text=True, check=False
+        )
+        if result.returncode != 0:
+            raise BuildError(result.stderr)
+        made.replace(target)
+    return target
+
+
+@functools.cache
+def _compiler() -> str:
+    found = shutil.which("g++")
+    if found is None:
+        raise BuildError("g++: not found; kernels are compiled for the CPU with g++ 12 or newer")
+    return found
+
+
+@functools.cache
+def _compiler_version() -> str:
+    return subprocess.run([_compiler(), "-v"], capture_output=True, text=True, check=True).stderr
+
+
+def _digest(words: Iterable[str], files: Iterable[Path] = ()) -> str:
+    digest = hashlib.sha256(_compiler_version().encode())
+    for word in words:
+        digest.update(word.encode() + b"\0")
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:32]
