@@ -17,7 +17,7 @@ IN_CLUSTER := eval "$$($(PYTHON) -m local_cluster env)" && export PATH="$(CURDIR
 help: ## List the commands.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
-$(STAMP): requirements/dev.txt operator/pyproject.toml trainer_image/pyproject.toml scripts/setup
+$(STAMP): requirements/dev.txt operator/pyproject.toml trainer_image/pyproject.toml cuda_kernels/pyproject.toml scripts/setup
 	@scripts/setup $(VENV)
 	@touch $@
 
@@ -46,6 +46,14 @@ test: $(STAMP) ## Everything: unit, API server, end to end.
 .PHONY: test-quick
 test-quick: $(STAMP) ## Unit tests alone: no cluster, under a minute or two.
 	@$(PYTHON) -m pytest -m 'not apiserver and not e2e' $(PYTEST_FLAGS)
+
+.PHONY: kernels
+kernels: $(STAMP) ## Build the wheel of the CUDA kernels; no GPU needed. Prints its path.
+	@PYTHON=$(CURDIR)/$(PYTHON) scripts/kernels build
+
+.PHONY: test-kernels
+test-kernels: $(STAMP) ## That wheel under the oldest and the newest torch; gigabytes on a cold cache.
+	@PYTHON=$(CURDIR)/$(PYTHON) scripts/kernels test $(PYTEST_FLAGS)
 
 .PHONY: check
 check: $(STAMP) ## Linters, types, layers, generated files.
@@ -81,4 +89,8 @@ bench-planner: $(STAMP) ## How long the planner takes, case by case. ONLY="preem
 lock: ## Resolve the pinned requirements anew (hashes, no addresses).
 	$(COMPILE) -o requirements/dev.txt --extra operator operator/pyproject.toml trainer_image/pyproject.toml requirements/dev.in
 	$(COMPILE) -o requirements/operator.txt -c requirements/dev.txt --extra operator operator/pyproject.toml
+	$(COMPILE) --no-deps -o requirements/kernels-build.txt requirements/kernels-build.in
+	for torch in 2.11 2.15; do \
+		echo torch==$$torch.0 | $(COMPILE) -o requirements/kernels-torch-$$torch.txt - requirements/kernels-test.in; \
+	done
 	$(COMPILE) -o requirements/trainer.txt -c requirements/dev.txt trainer_image/pyproject.toml

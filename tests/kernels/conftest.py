@@ -1,0 +1,20 @@
+"""The kernels' rooms are no installed packages, but for `datahall_kernels`: they come last, so that an installed wheel
+is what is tested (`make test-kernels`).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hypothesis
+
+ROOM = Path(__file__).resolve().parents[2] / "cuda_kernels"
+if str(ROOM) not in sys.path:
+    sys.path.append(str(ROOM))
+
+# As in tests/conftest.py, which is not there when the wheel is tested.
+hypothesis.settings.register_profile(
+    "datahall", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("datahall")
