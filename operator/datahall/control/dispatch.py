@@ -24,14 +24,20 @@ ALL_POWER_DOMAINS = Key(POWER_DOMAIN, "", "")
 QUEUE_STATUS_AFTER_SECONDS = 1.0
 """How soon a Queue's status follows a change of its numbers."""
 
-QUEUE_STATUS_EVERY_SECONDS = 10.0
-"""A Queue's numbers change with every job; where they never rest, its status follows this often."""
+QUEUE_STATUS_EVERY_SECONDS = 2.0
+"""A Queue's numbers change with every job: where they never rest, one status is written this often, of all Queues'."""
+
+QUEUE_STATUS_LONGEST_SECONDS = 10.0
+"""However many Queues there are, the status of each follows this often."""
 
 POWER_STATUS_AFTER_SECONDS = 1.0
 """How soon the statuses of PowerDomains follow a change of their numbers."""
 
-POWER_STATUS_EVERY_SECONDS = 30.0
-"""Watts change with every job, on every level of the tree; where they never rest, the statuses follow this often."""
+POWER_STATUS_EVERY_SECONDS = 1.0
+"""Watts change with every job, on every level of the tree: where they never rest, one is written this often, of all."""
+
+POWER_STATUS_LONGEST_SECONDS = 30.0
+"""However many PowerDomains there are, their statuses follow this often."""
 
 
 class Dispatch:
@@ -52,7 +58,7 @@ class Dispatch:
         self._replicas = replicas
         self._reports = reports
         self._queue_told: dict[str, float] = {}
-        self._power_told = -POWER_STATUS_EVERY_SECONDS
+        self._power_told = -POWER_STATUS_LONGEST_SECONDS
         self._followers: dict[tuple[str, str], set[str]] = {}
         tables.nodes.listen(self._node)
         tables.queues.listen(self._quota)
@@ -80,18 +86,17 @@ class Dispatch:
 
     def queue_changed(self, name: str) -> None:
         """What a Queue's status counts may have changed."""
-        rested = time.monotonic() - self._queue_told.get(name, -QUEUE_STATUS_EVERY_SECONDS)
-        delay = max(QUEUE_STATUS_AFTER_SECONDS, QUEUE_STATUS_EVERY_SECONDS - rested)
-        self._queue.add_after(Key(QUEUE, "", name), delay)
-
+        rest = min(QUEUE_STATUS_EVERY_SECONDS * len(self._tables.queues), QUEUE_STATUS_LONGEST_SECONDS)
+        rested = time.monotonic() - self._queue_told.get(name, -QUEUE_STATUS_LONGEST_SECONDS)
+        self._queue.add_after(Key(QUEUE, "", name), max(QUEUE_STATUS_AFTER_SECONDS, rest - rested))
         self.power_changed()
 
     def power_changed(self) -> None:
         """What is reserved below PowerDomains, or which nodes they feed, may have changed."""
-        if len(self._tables.power_domains):
+        if domains := len(self._tables.power_domains):
+            rest = min(POWER_STATUS_EVERY_SECONDS * domains, POWER_STATUS_LONGEST_SECONDS)
             rested = time.monotonic() - self._power_told
-            delay = max(POWER_STATUS_AFTER_SECONDS, POWER_STATUS_EVERY_SECONDS - rested)
-            self._queue.add_after(ALL_POWER_DOMAINS, delay)
+            self._queue.add_after(ALL_POWER_DOMAINS, max(POWER_STATUS_AFTER_SECONDS, rest - rested))
 
     def power_told(self) -> None:
         """Statuses of PowerDomains are being written."""

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
-from datahall.control.dispatch import QUEUE_STATUS_AFTER_SECONDS, QUEUE_STATUS_EVERY_SECONDS
+from datahall.control.dispatch import (
+    QUEUE_STATUS_AFTER_SECONDS,
+    QUEUE_STATUS_EVERY_SECONDS,
+    QUEUE_STATUS_LONGEST_SECONDS,
+)
 from tests.unit.control.hall import Hall
 
 pytestmark = pytest.mark.looptime
@@ -39,12 +43,22 @@ async def test_a_job_and_later_its_queue():
     assert hall.queue_keys() == {("TrainingJob", "digits")}
 
 
-async def test_where_numbers_never_rest_the_status_of_a_queue_follows_less_often():
-    hall = fresh()
+@pytest.mark.parametrize(
+    ("queues", "longest"),
+    [
+        pytest.param(1, QUEUE_STATUS_EVERY_SECONDS, id="one queue, soon again"),
+        pytest.param(3, 3 * QUEUE_STATUS_EVERY_SECONDS, id="the more queues, the less often"),
+        pytest.param(50, QUEUE_STATUS_LONGEST_SECONDS, id="but not for ever"),
+    ],
+)
+async def test_where_numbers_never_rest_the_status_of_a_queue_follows_less_often(queues, longest):
+    hall = Hall()
+    for number in range(1, queues):
+        hall.quota(name=f"other-{number}")
+    hall.queue_keys()
     hall.dispatch.queue_told("team-a")
     hall.job()
-    (delay,) = hall.delayed_keys().values()
-    assert 5 * QUEUE_STATUS_AFTER_SECONDS < delay <= QUEUE_STATUS_EVERY_SECONDS
+    assert longest - 1 < hall.delayed_keys()["Queue", "team-a"] <= longest
 
 
 async def test_the_services_that_follow_a_job_hear_of_it():

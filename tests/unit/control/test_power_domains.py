@@ -14,6 +14,7 @@ from datahall.control.dispatch import (
     POWER_DOMAIN,
     POWER_STATUS_AFTER_SECONDS,
     POWER_STATUS_EVERY_SECONDS,
+    POWER_STATUS_LONGEST_SECONDS,
 )
 from datahall.control.workqueue import Key
 from datahall.kube import Resource
@@ -169,11 +170,21 @@ class TestKeys:
         assert hall.delayed_keys()[POWER_DOMAIN, ""] == POWER_STATUS_AFTER_SECONDS
         assert (POWER_DOMAIN, "rack-one") not in hall.queue_keys()
 
-    async def test_where_watts_never_rest_the_statuses_follow_less_often(self, hall):
+    @pytest.mark.parametrize(
+        ("domains", "longest"),
+        [
+            pytest.param(1, POWER_STATUS_EVERY_SECONDS, id="one domain, soon again"),
+            pytest.param(3, 3 * POWER_STATUS_EVERY_SECONDS, id="the more domains, the less often"),
+            pytest.param(100, POWER_STATUS_LONGEST_SECONDS, id="but not for ever"),
+        ],
+    )
+    async def test_where_watts_never_rest_the_statuses_follow_less_often(self, hall, domains, longest):
+        for number in range(1, domains):
+            put(hall, f"other-{number}", 9000, rack=f"other-{number}")
+        hall.queue_keys()
         hall.dispatch.power_told()
         hall.job()
-        assert hall.delayed_keys()[POWER_DOMAIN, ""] > 5 * POWER_STATUS_AFTER_SECONDS
-        assert hall.delayed_keys()[POWER_DOMAIN, ""] <= POWER_STATUS_EVERY_SECONDS
+        assert longest - 1 < hall.delayed_keys()[POWER_DOMAIN, ""] <= longest
 
     async def test_without_domains_nothing_is_looked_at(self):
         hall = Hall()
