@@ -24,6 +24,23 @@ def test_progress_reaches_the_status_at_most_every_five_seconds():
     assert world.status.progress.step == 14
 
 
+def test_the_first_checkpoint_is_told_at_once_and_later_ones_with_the_progress():
+    world = running()
+    world.report = report(world, 10)
+    world.settle()
+    world.wait(1)
+    world.report = report(world, 11, checkpoint=11)
+    world.look()
+    assert world.status.last_checkpoint.step == 11
+    world.wait(1)
+    world.report = report(world, 12, checkpoint=12)
+    plan = world.look()
+    assert world.status.last_checkpoint.step == 11
+    world.wait(plan.look_again_seconds)
+    world.look()
+    assert world.status.last_checkpoint.step == 12
+
+
 def test_a_report_of_an_earlier_generation_is_not_taken():
     world = running()
     world.report = report(world, 10, generation=7)

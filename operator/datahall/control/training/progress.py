@@ -14,7 +14,7 @@ from datahall.control.training.look import Look
 from datahall.control.views import PodView
 
 PROGRESS_EVERY_SECONDS = 5.0
-"""Shortest time between two status writes that carry only progress."""
+"""Shortest time between two status writes that carry only progress; the first checkpoint does not wait."""
 
 
 def read_progress(raw: dict[str, object], now: datetime.datetime) -> Progress:
@@ -37,8 +37,10 @@ def take_report(look: Look, *, always: bool = False) -> None:
         return
     if report.progress == status.progress and report.checkpoint in (None, status.last_checkpoint):
         return
+    # From its first checkpoint on, a job can be suspended or moved without losing all: that is told at once.
+    first = report.checkpoint is not None and status.last_checkpoint is None
     age = times.since(status.progress.time, look.seen.now) if status.progress else PROGRESS_EVERY_SECONDS
-    if age < PROGRESS_EVERY_SECONDS and not always:
+    if age < PROGRESS_EVERY_SECONDS and not (always or first):
         look.look_again(PROGRESS_EVERY_SECONDS - age)
         return
     look.draft.set(progress=report.progress)
