@@ -29,7 +29,8 @@ def digits_job(name: str, *, epochs: int = 1, workers: int = 2, **spec: Any) -> 
 
 
 def sleeper(name: str, *, image: str, gpus: int = 0, seconds: int = 600, **spec: Any) -> dict[str, Any]:
-    """A job that holds its place and does nothing."""
+    """A job that holds its place and does nothing. It ends when it is asked to: a bare `sleep` as process 1 would not."""
+    script = f"trap 'exit 0' TERM; sleep {seconds} & wait"
     return {
         "apiVersion": API,
         "kind": "TrainingJob",
@@ -38,7 +39,7 @@ def sleeper(name: str, *, image: str, gpus: int = 0, seconds: int = 600, **spec:
             "queue": "team-a",
             "resources": {"gpus": gpus, "cpu": "10m", "memory": "64Mi"},
             "task": "Custom",
-            "container": {"image": image, "command": ["sleep", str(seconds)]},
+            "container": {"image": image, "command": ["sh", "-c", script]},
             **spec,
         },
     }
