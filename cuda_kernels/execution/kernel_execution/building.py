@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +21,7 @@ INCLUDE = EXECUTION / "include"
 RUNTIME = EXECUTION / "runtime"
 QUOTED_INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
-COMMON_FLAGS = ("-std=c++20", "-g", "-fPIC", "-Wall", "-Wextra", "-Werror")
+COMMON_FLAGS = ("-std=c++20", "-g1", "-fPIC", "-Wall", "-Wextra", "-Werror")
 RUNTIME_FLAGS = (*COMMON_FLAGS, "-O2", "-fvisibility=hidden")
 KERNEL_FLAGS = (
     *COMMON_FLAGS,
@@ -36,9 +36,15 @@ KERNEL_FLAGS = (
     "-fno-builtin-memset",
     "-fno-optimize-sibling-calls",  # who called is known by the return address
     "-fno-strict-aliasing",
+    "-fdata-sections",
     "-fno-gnu-unique",  # two libraries with the same template have a static of it each
     "-ffp-contract=off",  # the same bits on every processor
 )
+# A thread-local array, which only shared memory is (cuda_on_cpu.h), in the compiler's assembly.
+SHARED_ARRAY = re.compile(
+    r"(\.section\s+\.tbss[^\n]*\n(?:\s+\.(?:align|type|weak|size)[^\n]*\n)*([\w.$]+):\n\s+\.zero\s+)(\d+)"
+)
+MARGIN_BYTES = 256
 LINK_FLAGS = ("-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs")
 
 
@@ -62,8 +68,8 @@ def build(sources: Sequence[Path], *, include: Sequence[Path] = ()) -> Library:
         runtime = pool.map(_runtime_object, sorted(RUNTIME.glob("*.cpp")))
         objects = [*kernels, *runtime]
     name = _digest([*LINK_FLAGS, *(str(path) for path in objects)])
-    library = _cached(f"{name}.so", [*LINK_FLAGS, *(str(path) for path in objects)])
-    return Library(library)
+    arguments = [*LINK_FLAGS, *(str(path) for path in objects), "-o"]
+    return Library(_cached(f"{name}.so", lambda target: _run_compiler([*arguments, str(target)])))
 
 
 def _kernel_object(source: Path, folders: Sequence[Path]) -> Path:
@@ -73,8 +79,21 @@ def _kernel_object(source: Path, folders: Sequence[Path]) -> Path:
     maps = [f"-ffile-prefix-map={folder}=/{folder.name}" for folder in folders]
     maps.append(f"-ffile-prefix-map={INCLUDE}={OWN_HEADERS}")
     paths = [f"-I{folder}" for folder in searched]
-    name = _digest([*KERNEL_FLAGS, source.name], [source, *headers])
-    return _cached(f"{name}.o", [*KERNEL_FLAGS, *maps, *paths, "-x", "c++", "-c", str(source)])
+    name = _digest([*KERNEL_FLAGS, source.name, SHARED_ARRAY.pattern, str(MARGIN_BYTES)], [source, *headers])
+
+    def make(target: Path) -> None:
+        assembly = target.with_suffix(".s")
+        _run_compiler([*KERNEL_FLAGS, *maps, *paths, "-x", "c++", "-S", str(source), "-o", str(assembly)])
+        assembly.write_text(with_margins(assembly.read_text()))
+        _run_compiler(["-c", str(assembly), "-o", str(target)])
+        assembly.unlink()
+
+    return _cached(f"{name}.o", make)
+
+
+def with_margins(assembly: str) -> str:
+    """Assembly in which room that is nobody's follows each shared array: what goes beyond one is not in the next."""
+    return SHARED_ARRAY.sub(lambda found: f"{found[1]}{int(found[3]) + MARGIN_BYTES}", assembly)
 
 
 def _headers_of(source: Path, folders: Sequence[Path]) -> list[Path]:
@@ -96,7 +115,8 @@ def _headers_of(source: Path, folders: Sequence[Path]) -> list[Path]:
 def _runtime_object(source: Path) -> Path:
     name = _digest([*RUNTIME_FLAGS, source.name], [source, *sorted(RUNTIME.glob("*.h"))])
     maps = [f"-ffile-prefix-map={RUNTIME}={OWN_HEADERS}"]
-    return _cached(f"{name}.o", [*RUNTIME_FLAGS, *maps, "-c", str(source)])
+    arguments = [*RUNTIME_FLAGS, *maps, "-c", str(source), "-o"]
+    return _cached(f"{name}.o", lambda target: _run_compiler([*arguments, str(target)]))
 
 
 def cache_folder() -> Path:
@@ -107,21 +127,22 @@ def cache_folder() -> Path:
     return home.resolve() / "kernel_execution"
 
 
-def _cached(name: str, arguments: Sequence[str]) -> Path:
-    """What g++ makes of these arguments, made once: under another name first, so that nobody sees half of it."""
+def _cached(name: str, make: Callable[[Path], None]) -> Path:
+    """The file of this name, made once: in another folder first, so that nobody sees half of it."""
     target = cache_folder() / name
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / name
-        result = subprocess.run(
-            [_compiler(), *arguments, "-o", str(made)], capture_output=True, text=True, check=False
-        )
-        if result.returncode != 0:
-            raise BuildError(result.stderr)
-        made.replace(target)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / name
+            make(made)
+            made.replace(target)
     return target
+
+
+def _run_compiler(arguments: Sequence[str]) -> None:
+    result = subprocess.run([_compiler(), *arguments], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise BuildError(result.stderr)
 
 
 @functools.cache

@@ -48,12 +48,13 @@ class Fault:
         path.write_text(text.replace(self.old, self.new))
 
 
-def build_with(fault: Fault, sources: Sequence[Path]) -> Library:
+def build_with(fault: Fault, sources: Sequence[Path], *, include: Sequence[Path] = ()) -> Library:
     """The library of `sources` with the fault in them.
 
     Args:
         fault: What to change.
         sources: The .cu files, all in one folder, whose headers are copied with them.
+        include: More folders of headers, taken as they are.
 
     Raises:
         FaultError: It cannot be put into them, or what comes of it does not compile.
@@ -65,13 +66,17 @@ def build_with(fault: Fault, sources: Sequence[Path]) -> Library:
                 shutil.copy(path, copy)
         fault.put_into(Path(copy))
         try:
-            return build([Path(copy) / source.name for source in sources])
+            return build([Path(copy) / source.name for source in sources], include=include)
         except BuildError as error:
             raise FaultError(f"{fault.what}: does not compile: {error}") from error
 
 
 def find_survivors(
-    faults: Sequence[Fault], sources: Sequence[Path], check: Callable[[Library], None]
+    faults: Sequence[Fault],
+    sources: Sequence[Path],
+    check: Callable[[Library], None],
+    *,
+    include: Sequence[Path] = (),
 ) -> list[Fault]:
     """The faults that `check` does not notice.
 
@@ -79,11 +84,12 @@ def find_survivors(
         faults: Each is tried alone.
         sources: As for `build_with`.
         check: Raises if the library is wrong, and must not for the sources as they are.
+        include: As for `build_with`.
     """
-    check(build(sources))
+    check(build(sources, include=include))
     survivors = []
     for fault in faults:
-        library = build_with(fault, sources)
+        library = build_with(fault, sources, include=include)
         try:
             check(library)
         except Exception:  # noqa: S112 - whatever says that it is wrong
