@@ -9,7 +9,7 @@ uninitialised, misaligned or dead-locked; what is right is then in `y`. How it w
 
 from __future__ import annotations
 
-from .buffers import Array, InOut, Input, Output, Scratch
+from .buffers import Array, InOut, Input, Output, Scratch, Table
 from .building import BuildError, build
 from .faults import Fault, FaultError, find_survivors
 from .findings import Finding, Kind
@@ -30,6 +30,7 @@ __all__ = [
     "Outcome",
     "Output",
     "Scratch",
+    "Table",
     "build",
     "find_survivors",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,25 @@ class Scratch:
 
 
 Buffer = Input | Output | InOut | Scratch
+
+
+@dataclass(frozen=True)
+class Table:
+    """An array of structs of 8-byte members, only read: pointers to buffers, null pointers (None), and numbers."""
+
+    name: str
+    rows: Sequence[Sequence[Buffer | int | None]]
+
+    @property
+    def buffers(self) -> list[Buffer]:
+        """What it points to, in order."""
+        return [cell for row in self.rows for cell in row if isinstance(cell, Buffer)]
+
+    def filled(self, addresses: Sequence[int]) -> Input:
+        """The table itself, with the addresses of `buffers`."""
+        left = iter(addresses)
+        cells = [[next(left) if isinstance(cell, Buffer) else cell or 0 for cell in row] for row in self.rows]
+        return Input(self.name, np.array(cells, np.int64))
 
 
 @dataclass(frozen=True)

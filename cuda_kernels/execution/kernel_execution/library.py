@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from typing import TypeAlias
 
-from .buffers import Buffer, InOut, Input, Output, Scratch, Span, span_of
+from .buffers import Buffer, InOut, Input, Output, Scratch, Span, Table, span_of
 from .findings import Finding, Kind, parse
 
 # The runtime has one launch at a time, and its buffers are one call's.
 _LOCK = threading.Lock()
+
+Argument: TypeAlias = "Buffer | Table | ctypes._SimpleCData[object] | float | None"
 
 
 class KernelError(Exception):
@@ -81,7 +84,7 @@ class Library:
     def check(
         self,
         function: str,
-        *arguments: Buffer | ctypes._SimpleCData[object] | float | None,
+        *arguments: Argument,
         order: Order = Order.FORWARD,
         seed: int = 0,
     ) -> None:
@@ -98,7 +101,7 @@ class Library:
     def run(
         self,
         function: str,
-        *arguments: Buffer | ctypes._SimpleCData[object] | float | None,
+        *arguments: Argument,
         order: Order = Order.FORWARD,
         seed: int = 0,
         most_accesses: int = 0,
@@ -117,10 +120,17 @@ class Library:
             self._library.datahall_cpu_reset()
             self._settings(int(order), seed, most_accesses)
             try:
-                placed = [
-                    self._place(a) for a in arguments if isinstance(a, Input | Output | InOut | Scratch)
-                ]
-                code = self._call(function, arguments, placed)
+                pointed_to: list[_Placed] = []
+                addressed: list[_Placed] = []
+                for argument in arguments:
+                    if isinstance(argument, Table):
+                        found = [self._place(buffer) for buffer in argument.buffers]
+                        pointed_to += found
+                        addressed.append(self._place(argument.filled([place.address for place in found])))
+                    elif isinstance(argument, Buffer):
+                        addressed.append(self._place(argument))
+                placed = [*pointed_to, *addressed]
+                code = self._call(function, arguments, addressed)
                 findings = [*parse(self._report(), self.path), *self._unwritten(placed, code)]
                 if not findings:
                     for place in placed:
@@ -133,7 +143,7 @@ class Library:
     def _call(
         self,
         function: str,
-        arguments: Sequence[Buffer | ctypes._SimpleCData[object] | float | None],
+        arguments: Sequence[Argument],
         placed: Sequence[_Placed],
     ) -> int:
         launcher = getattr(self._library, function)
@@ -143,7 +153,7 @@ class Library:
         for argument in arguments:
             if argument is None:
                 values.append(ctypes.c_void_p(None))
-            elif isinstance(argument, Input | Output | InOut | Scratch):
+            elif isinstance(argument, Buffer | Table):
                 values.append(ctypes.c_void_p(next(addresses).address))
             elif isinstance(argument, int):
                 values.append(ctypes.c_longlong(argument))
