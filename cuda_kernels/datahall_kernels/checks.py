@@ -21,6 +21,11 @@ def rows_of(x: Tensor) -> int:
     return rows
 
 
+def statistics_type(x: Tensor) -> torch.dtype:
+    """In what the mean and 1 / deviation of x's rows are kept."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def data(op: str, x: Tensor, name: str = "x") -> None:
     """The tensor that is normalised: [..., width], floating point, contiguous.
 
@@ -74,7 +79,7 @@ def weight_and_bias(op: str, weight: Tensor | None, bias: Tensor | None, x: Tens
 
 def statistic(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
     """Mean or 1 / deviation of each row: [rows], float32 (float64 for float64)."""
-    expected = torch.float64 if x.dtype == torch.float64 else torch.float32
+    expected = statistics_type(x)
     if tensor.dim() != 1 or tensor.shape[0] != rows_of(x):
         raise ValueError(
             f"{op}: {name} has shape {list(tensor.shape)}; it must be [{rows_of(x)}], one per row of x"

@@ -1,7 +1,8 @@
 """RMSNorm and LayerNorm over the last dimension, with or without the residual added in the same pass.
 
-Both are differentiable in all their tensors (once), take any leading dimensions, and compute in float32 whatever the
-type. Weight and bias have x's type or are float32, as under autocast; gradients have the type of what they belong to.
+Both are differentiable in all their tensors (once), take any leading dimensions, and compute at least in float32
+whatever the type. Weight and bias have x's type or are float32, as under autocast; gradients have the type of what they
+belong to.
 """
 
 from __future__ import annotations

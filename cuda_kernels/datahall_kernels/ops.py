@@ -60,8 +60,7 @@ def define(library: torch.library.Library, *, dispatch_key: str | None = "CPU") 
 
 
 def _statistics(x: Tensor) -> Tensor:
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return x.new_empty((checks.rows_of(x),), dtype=dtype)
+    return x.new_empty((checks.rows_of(x),), dtype=checks.statistics_type(x))
 
 
 def _gradient_of(parameter: Tensor | None, x: Tensor, *, wanted: bool) -> Tensor:

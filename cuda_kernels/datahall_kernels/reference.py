@@ -1,8 +1,9 @@
 """What the kernels compute, in plain torch: the CPU implementation of every op, and what the tests hold the CUDA to.
 
-Everything is computed in float32 (in float64 for float64) and rounded once at the end. There is one rounding between:
-`summed` = x + residual is rounded to x's type, and the norm is taken of the rounded value, because that is what flows
-on to the next layer and what the backward pass reads.
+Everything is computed in float64 and rounded once at the end, so that this is what a kernel that computes in float32
+comes near to, and no worse in any type than torch's own op. Two things are rounded between, because they are kept:
+`summed` = x + residual, to x's type (the norm is taken of the rounded value, which is what flows on to the next layer
+and what the backward pass reads), and the statistics of each row, to float32.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float) -> tuple[Tensor, 
     checks.scale("rms_norm", "weight", weight, x)
     rows = _rows(x)
     rstd = torch.rsqrt(rows.square().mean(dim=1) + epsilon)
-    return _rounded(_affine(rows * rstd[:, None], weight, None), x), rstd
+    return _rounded(_affine(rows * rstd[:, None], weight, None), x), rstd.to(checks.statistics_type(x))
 
 
 def add_rms_norm(
@@ -83,7 +84,8 @@ def layer_norm(
     mean = rows.mean(dim=1)
     centred = rows - mean[:, None]
     rstd = torch.rsqrt(centred.square().mean(dim=1) + epsilon)
-    return _rounded(_affine(centred * rstd[:, None], weight, bias), x), mean, rstd
+    kept = checks.statistics_type(x)
+    return _rounded(_affine(centred * rstd[:, None], weight, bias), x), mean.to(kept), rstd.to(kept)
 
 
 def add_layer_norm(
@@ -124,12 +126,8 @@ def layer_norm_backward(
 
 
 def _rows(x: Tensor) -> Tensor:
-    """[rows, width] in the type that is computed in."""
-    return x.reshape(checks.rows_of(x), x.shape[-1]).to(_computed_in(x))
-
-
-def _computed_in(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
+    """[rows, width] in float64."""
+    return x.reshape(checks.rows_of(x), x.shape[-1]).double()
 
 
 def _rounded(rows: Tensor, x: Tensor) -> Tensor:
@@ -146,8 +144,8 @@ def _add(rows: Tensor, tensor: Tensor | None) -> Tensor:
 
 def _affine(rows: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     if weight is not None:
-        rows = rows * weight.to(rows.dtype)
-    return rows if bias is None else rows + bias.to(rows.dtype)
+        rows = rows * weight.double()
+    return rows if bias is None else rows + bias.double()
 
 
 def _column_sum(rows: Tensor, parameter: Tensor | None, x: Tensor, *, wanted: bool) -> Tensor:

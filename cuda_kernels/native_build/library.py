@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def build(sources: Path, *, output: Path, work: Path) -> Path:
     cuda, cpp = sorted(sources.glob("*.cu")), sorted(sources.glob("*.cpp"))
     objects = [work / f"{source.name}.o" for source in (*cuda, *cpp)]
     commands = [_nvcc(tools, source, work / f"{source.name}.o") for source in cuda]
-    commands += [_cpp(tools, source, work / f"{source.name}.o") for source in cpp]
+    commands += [cpp_command(tools, Path(source.name), work / f"{source.name}.o") for source in cpp]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         said = list(pool.map(lambda command: _run(command, sources), commands))
     exports = work / "exports.map"
@@ -71,7 +72,8 @@ def _nvcc(tools: Toolkit, source: Path, target: Path) -> list[str]:
     ]
 
 
-def _cpp(tools: Toolkit, source: Path, target: Path) -> list[str]:
+def cpp_command(tools: Toolkit, source: Path, target: Path, *, defines: Sequence[str] = ()) -> list[str]:
+    """How C++ is compiled, for torch's stable ABI; the last word is the object file."""
     headers = (tools.torch / "include", tools.cuda / "include", tools.python_headers)
     return [
         *(os.environ.get("CXX", "g++"), "-std=c++20", "-O2", "-fPIC", "-fvisibility=hidden"),
@@ -79,8 +81,9 @@ def _cpp(tools: Toolkit, source: Path, target: Path) -> list[str]:
         f"-DTORCH_TARGET_VERSION={toolkit.TORCH_TARGET_VERSION}",
         # Its headers name themselves in errors.
         f"-ffile-prefix-map={tools.torch}=torch",
+        *(f"-D{define}" for define in defines),
         *(argument for folder in headers for argument in ("-isystem", str(folder))),
-        *("-c", source.name, "-o", str(target)),
+        *("-c", str(source), "-o", str(target)),
     ]
 
 

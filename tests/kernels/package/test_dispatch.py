@@ -182,4 +182,4 @@ def test_importing_starts_no_cuda_and_no_compiler() -> None:
         "assert 'torch._dynamo' not in new, 'dynamo'"
     )
     paths = f"import sys; sys.path[:] = {sys.path!r}; "
-    subprocess.run([sys.executable, "-c", paths + code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", paths + code], check=True)
