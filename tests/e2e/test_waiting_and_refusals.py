@@ -89,7 +89,8 @@ def test_absent_data_fails_the_job_at_once_with_a_sentence(hall_up: Hall, team: 
 
 
 def test_unreachable_image_is_named_in_a_condition(hall_up: Hall, team: str) -> None:
-    hall_up.apply(sleeper("imageless", image="registry.invalid/none:1"))
+    # Nobody listens there, which is told at once: that a name has no address, a resolver may tell after seconds.
+    hall_up.apply(sleeper("imageless", image="127.0.0.1:1/none:1"))
     condition = hall_up.wait(
         "the image is named",
         lambda: (
@@ -99,7 +100,7 @@ def test_unreachable_image_is_named_in_a_condition(hall_up: Hall, team: str) -> 
         ),
     )
     assert condition["status"] == "False"
-    assert "registry.invalid/none:1" in condition["message"]
+    assert "127.0.0.1:1/none:1" in condition["message"]
     remove(hall_up, "imageless")
 
 
