@@ -44,12 +44,14 @@ def _kubernetes(name: str) -> Program:
 PROGRAMS: dict[str, Program] = {
     program.name: program
     for program in (
-        # In the order of building: the API mode needs the first two only, and tests wait for it.
+        # In the order of building, which is that in which tests wait for them: Helm for the chart's tests, the API mode,
+        # what the cluster tests run beside it, and last what only a real node needs.
         Program(name="etcd", module="go/kubernetes", package="go.etcd.io/etcd/server/v3"),
         _kubernetes("kube-apiserver"),
+        Program(name="helm", module="go/helm", package="helm.sh/helm/v4/cmd/helm"),
+        _kubernetes("kubectl"),
         _kubernetes("kube-controller-manager"),
         _kubernetes("kube-scheduler"),
-        _kubernetes("kubectl"),
         Program(name="kwok", module="go/kwok", package="sigs.k8s.io/kwok/cmd/kwok"),
         _kubernetes("kubeadm"),
         _kubernetes("kubelet"),
@@ -57,7 +59,6 @@ PROGRAMS: dict[str, Program] = {
         Program(name="coredns", module="go/coredns", package="."),
         Program(name="gpusim", module="gpusim", package="."),
         Program(name="pause", module="go/pause", package="."),
-        Program(name="helm", module="go/helm", package="helm.sh/helm/v4/cmd/helm"),
     )
 }
 
@@ -108,7 +109,8 @@ def _build(program: Program, path: Path) -> None:
             f"{program.name} must be compiled, and there is no `go` on PATH (Go 1.26 or newer)"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(path.parent / f".{program.name}.lock", waiting_for=program.name):
+    # One at a time: Go takes all cores by itself, and two at once would both compile what the programs share.
+    with file_lock(cache_home() / "bin" / ".compiling.lock", waiting_for=program.name):
         if path.exists():  # built by another process while we waited
             return
         say(f"{program.name}: compiling")
