@@ -96,7 +96,7 @@ def arguments(
 
 
 @pytest.mark.parametrize("op", ops.NAMES)
-@pytest.mark.parametrize("shape", [(5, 12), (2, 3, 7), (9,), (0, 4), (1, 1)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 7), (9,), (0, 4)], ids=str)
 @pytest.mark.parametrize("dtypes", ["float32 float32", "bfloat16 bfloat16", "bfloat16 float32"])
 @pytest.mark.parametrize("parameters", ["none", "weight", "bias", "weight and bias"])
 @pytest.mark.parametrize("extra", [False, True], ids=["plain", "extra"])
