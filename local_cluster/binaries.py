@@ -44,8 +44,8 @@ def _kubernetes(name: str) -> Program:
 PROGRAMS: dict[str, Program] = {
     program.name: program
     for program in (
-        # In the order of building, which is that in which tests wait for them: Helm for the chart's tests, the API mode,
-        # what the cluster tests run beside it, and last what only a real node needs.
+        # In the order of building, which is that in which tests wait for them: Helm for the chart's tests, the API mode
+        # and what the cluster tests run beside it, and last what only a real node needs.
         Program(name="etcd", module="go/kubernetes", package="go.etcd.io/etcd/server/v3"),
         _kubernetes("kube-apiserver"),
         Program(name="helm", module="go/helm", package="helm.sh/helm/v4/cmd/helm"),
