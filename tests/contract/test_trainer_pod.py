@@ -12,8 +12,8 @@ from datahall.api.trainingjob import DEFAULT_ARCHITECTURES, Placement, Precision
 from datahall.control.settings import Settings
 from datahall.control.training import pods
 from datahall_trainer import config, termination, uris
-from datahall_trainer.distributed import Place
 from datahall_trainer.models import ARCHITECTURES
+from datahall_trainer.place import Place
 from tests.contract import document
 
 Json = dict[str, Any]

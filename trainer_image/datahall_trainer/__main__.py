@@ -15,11 +15,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is determi
 os.environ.setdefault("HF_HOME", "/tmp/huggingface")  # noqa: S108 - the root file system may be read-only
 
 from datahall_trainer import logs, termination
-from datahall_trainer.distributed import Place
 from datahall_trainer.errors import TrainerError, one_line
 from datahall_trainer.interrupt import Interrupt
 from datahall_trainer.launcher import launch
-from datahall_trainer.run import run
+from datahall_trainer.place import Place
 
 _log = logging.getLogger("datahall_trainer")
 
@@ -35,14 +34,16 @@ def main() -> None:
 
 def worker() -> int:
     """Runs this worker, or this rank of it, and returns the exit code."""
-    interrupt = Interrupt()
-    interrupt.install()
     logs.setup(0)
     try:
         place = Place.from_environment(os.environ)
         logs.setup(place.rank)
         if place.local_world_size > 1 and "DATAHALL_LOCAL_RANK" not in os.environ:
             return launch(place.local_world_size, os.environ)
+        from datahall_trainer.run import run  # PyTorch: seconds
+
+        interrupt = Interrupt()
+        interrupt.install()
         run(place, os.environ, interrupt)
     except TrainerError as error:
         _log.error("%s: %s", error.cause, one_line(error))

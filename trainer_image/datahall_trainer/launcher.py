@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from datahall_trainer import termination
-from datahall_trainer.distributed import free_port
+from datahall_trainer.place import free_port
 
 # What explains a failed worker best comes first; a lost peer is mostly only the echo of another rank's death.
 _MOST_TELLING = (65, 1, 143, 75)

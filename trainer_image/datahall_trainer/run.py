@@ -13,11 +13,12 @@ import torch
 from datahall_trainer import config as configuration
 from datahall_trainer import tasks, termination
 from datahall_trainer.checkpoint import CheckpointStore
-from datahall_trainer.distributed import Place, choose_device, collective_timeout_seconds, join
+from datahall_trainer.distributed import choose_device, collective_timeout_seconds, join
 from datahall_trainer.errors import BadInput
 from datahall_trainer.export import export
 from datahall_trainer.interrupt import Interrupt
 from datahall_trainer.loop import Loop
+from datahall_trainer.place import Place
 from datahall_trainer.report import Reporter
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datahall_trainer.distributed import free_port
+from datahall_trainer.place import free_port
 
 UID = "uid-1"
 DEFAULTS: dict[str, Any] = {

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from datahall_trainer.config import parse
-from datahall_trainer.distributed import Place
 from datahall_trainer.errors import BadInput
+from datahall_trainer.place import Place
 from datahall_trainer.uris import child, resolve
 
 

@@ -237,7 +237,7 @@ def test_ranks_that_see_different_data_are_told(gang, job, pvc, tmp_path):
     gang.start(config | {"training": config["training"] | {"seed": 8}}, ranks=1)
     gang.stop()
     # Two processes of one gang with two configurations stand for two claims of one name.
-    from datahall_trainer.distributed import free_port
+    from datahall_trainer.place import free_port
 
     environment = {"PET_NNODES": "2", "PET_MASTER_PORT": str(free_port())}
     gang.start(config, ranks=1, **environment)
@@ -274,6 +274,11 @@ def launch(pvc: Path, tmp_path: Path, config: str, **env: str) -> subprocess.Pop
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_who_only_starts_ranks_does_not_load_pytorch():
+    program = "import sys, datahall_trainer.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_two_processes_in_one_worker_end_with_the_bits_of_two_workers(pvc, tmp_path, job, unbroken):

@@ -12,6 +12,7 @@ from typing import Any
 import transformers.models.bert.modeling_bert
 import transformers.models.bert.tokenization_bert  # noqa: F401 - imported so that forks need not
 
+import datahall_trainer.run  # noqa: F401 - and so is PyTorch
 from datahall_trainer.__main__ import main
 
 
