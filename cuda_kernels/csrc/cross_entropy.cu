@@ -45,7 +45,9 @@ __device__ __forceinline__ RowLoss finish_loss(
   const float logsumexp = most + logf(sum);
   const float width = static_cast<float>(a.width);
   if (threadIdx.x == 0) {
-    const float loss = logsumexp - (1.0f - a.smoothing) * logit_of_target - a.smoothing * (total / width);
+    // Without smoothing, the mean does not count: classes that cannot be have logits of -inf.
+    const float spread = a.smoothing == 0.0f ? 0.0f : a.smoothing * (total / width);
+    const float loss = logsumexp - (1.0f - a.smoothing) * logit_of_target - spread;
     a.loss[row] = counts ? loss : 0.0f;
     if (a.logsumexp != nullptr) a.logsumexp[row] = logsumexp;
   }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -110,8 +110,9 @@ class Library:
 
         Args:
             function: The plain-C launcher's name.
-            arguments: Buffers for pointers; None for a null pointer; an int goes as `long long` (or what is
-                narrower), a float as `float`, and anything else as the ctypes value that says so.
+            arguments: Buffers for pointers, and tables of them; the same one twice for two pointers to one place.
+                None for a null pointer; an int goes as `long long` (or what is narrower), a float as `float`, and
+                anything else as the ctypes value that says so.
             order: Whose turn it is, of blocks and threads.
             seed: Of Order.SHUFFLED.
             most_accesses: After so many a launch is taken to be endless; 0: some billions.
@@ -119,42 +120,31 @@ class Library:
         with _LOCK:
             self._library.datahall_cpu_reset()
             self._settings(int(order), seed, most_accesses)
+            # By identity: a buffer that is given twice is one piece of memory.
+            places: dict[int, _Placed] = {}
             try:
-                pointed_to: list[_Placed] = []
-                addressed: list[_Placed] = []
-                for argument in arguments:
-                    if isinstance(argument, Table):
-                        found = [self._place(buffer) for buffer in argument.buffers]
-                        pointed_to += found
-                        addressed.append(self._place(argument.filled([place.address for place in found])))
-                    elif isinstance(argument, Buffer):
-                        addressed.append(self._place(argument))
-                placed = [*pointed_to, *addressed]
-                code = self._call(function, arguments, addressed)
-                findings = [*parse(self._report(), self.path), *self._unwritten(placed, code)]
+                code = self._call(function, arguments, places)
+                findings = [*parse(self._report(), self.path), *self._unwritten(places.values(), code)]
                 if not findings:
-                    for place in placed:
+                    for place in places.values():
                         if isinstance(place.buffer, Output | InOut):
                             place.span.copy_from(place.address)
             finally:
                 self._library.datahall_cpu_reset()
         return Outcome(code, tuple(findings))
 
-    def _call(
-        self,
-        function: str,
-        arguments: Sequence[Argument],
-        placed: Sequence[_Placed],
-    ) -> int:
+    def _call(self, function: str, arguments: Sequence[Argument], places: dict[int, _Placed]) -> int:
         launcher = getattr(self._library, function)
         launcher.restype = ctypes.c_int
-        addresses = iter(placed)
         values: list[object] = []
         for argument in arguments:
-            if argument is None:
+            if isinstance(argument, Table):
+                filled = argument.filled([self._address(buffer, places) for buffer in argument.buffers])
+                values.append(ctypes.c_void_p(self._address(filled, places)))
+            elif isinstance(argument, Buffer):
+                values.append(ctypes.c_void_p(self._address(argument, places)))
+            elif argument is None:
                 values.append(ctypes.c_void_p(None))
-            elif isinstance(argument, Buffer | Table):
-                values.append(ctypes.c_void_p(next(addresses).address))
             elif isinstance(argument, int):
                 values.append(ctypes.c_longlong(argument))
             elif isinstance(argument, float):
@@ -162,6 +152,11 @@ class Library:
             else:
                 values.append(argument)
         return int(launcher(*values))
+
+    def _address(self, buffer: Buffer, places: dict[int, _Placed]) -> int:
+        if id(buffer) not in places:
+            places[id(buffer)] = self._place(buffer)
+        return places[id(buffer)].address
 
     def _place(self, buffer: Buffer) -> _Placed:
         if isinstance(buffer, Scratch):
@@ -193,7 +188,7 @@ class Library:
         self._findings(text, room)
         return text.value.decode()
 
-    def _unwritten(self, placed: Sequence[_Placed], code: int) -> list[Finding]:
+    def _unwritten(self, placed: Iterable[_Placed], code: int) -> list[Finding]:
         found = []
         for place in placed:
             if (

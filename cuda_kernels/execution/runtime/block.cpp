@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "switch.h"
+#include "watch.h"
 
 namespace datahall::execution {
 
@@ -579,10 +580,12 @@ int datahall_cpu_launch(const void* kernel, void (*call)(const void*), const voi
     std::vector<std::uint32_t> sequence(blocks);
     std::iota(sequence.begin(), sequence.end(), 0u);
     put_in_order(sequence.begin(), sequence.end());
+    start_watch();
     for (const auto linear : sequence) {
       run_block(linear);
       if (is_stopped) break;
     }
+    end_watch();
     end_launch_memory();
   }
   running_kernel = nullptr;
@@ -591,9 +594,11 @@ int datahall_cpu_launch(const void* kernel, void (*call)(const void*), const voi
 }
 
 __attribute__((visibility("default"))) void datahall_cpu_settings(int how, std::uint64_t seed_of_order,
-                                                                  std::uint64_t accesses) {
+                                                                  std::uint64_t accesses,
+                                                                  long long milliseconds) {
   set_order(static_cast<Order>(how), seed_of_order);
   set_access_budget(accesses);
+  set_watch(milliseconds);
 }
 
 }  // extern "C"

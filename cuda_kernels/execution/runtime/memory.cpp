@@ -33,7 +33,7 @@ std::vector<Acquired> acquired_by_block;
 namespace {
 
 constexpr std::size_t slot_bytes = std::size_t{1} << 20;
-constexpr std::size_t slots = std::size_t{1} << 16;  // 64 GiB of addresses, of which what is touched takes memory
+constexpr std::size_t slots = std::size_t{1} << 14;  // 16 GiB of addresses, of which what is touched takes memory
 constexpr std::size_t margin_bytes = 256 * 1024;     // before and behind each buffer
 constexpr std::size_t most_static_bytes = 48 * 1024;
 constexpr std::size_t most_shared_bytes = 227 * 1024;
