@@ -6,9 +6,11 @@ a gap in them, as is one that no longer applies since the source has changed.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,11 +90,12 @@ def find_survivors(
     """
     check(build(sources, include=include))
     survivors = []
-    for fault in faults:
-        library = build_with(fault, sources, include=include)
-        try:
-            check(library)
-        except Exception:  # noqa: S112 - whatever says that it is wrong
-            continue
-        survivors.append(fault)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        libraries = pool.map(lambda fault: build_with(fault, sources, include=include), faults)
+        for fault, library in zip(faults, libraries, strict=True):
+            try:
+                check(library)
+            except Exception:  # noqa: S112 - whatever says that it is wrong
+                continue
+            survivors.append(fault)
     return survivors

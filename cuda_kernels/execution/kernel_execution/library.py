@@ -78,7 +78,7 @@ class Library:
         self._first_unwritten.restype = ctypes.c_longlong
         self._first_unwritten.argtypes = [ctypes.c_void_p]
         self._settings = self._library.datahall_cpu_settings
-        self._settings.argtypes = [ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64]
+        self._settings.argtypes = [ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_longlong]
         self._settings.restype = None
 
     def check(
@@ -105,6 +105,7 @@ class Library:
         order: Order = Order.FORWARD,
         seed: int = 0,
         most_accesses: int = 0,
+        most_idle_milliseconds: int = 10_000,
     ) -> Outcome:
         """Calls a launcher. Outputs are written into their arrays, unless there were findings.
 
@@ -116,10 +117,11 @@ class Library:
             order: Whose turn it is, of blocks and threads.
             seed: Of Order.SHUFFLED.
             most_accesses: After so many a launch is taken to be endless; 0: some billions.
+            most_idle_milliseconds: As is one that neither touches memory nor waits for so long, of its own time.
         """
         with _LOCK:
             self._library.datahall_cpu_reset()
-            self._settings(int(order), seed, most_accesses)
+            self._settings(int(order), seed, most_accesses, most_idle_milliseconds)
             # By identity: a buffer that is given twice is one piece of memory.
             places: dict[int, _Placed] = {}
             try:

@@ -125,6 +125,14 @@ def test_launch_without_an_end_is_ended(wrong: Library) -> None:
     assert line_of("endless", "here") in outcome.findings[0].text
 
 
+def test_loop_that_does_nothing_is_ended(wrong: Library) -> None:
+    y = np.zeros(32, np.float32)
+    outcome = wrong.run("launch_endless_without_access", None, InOut("y", y), most_idle_milliseconds=50)
+    assert outcome.kinds() == {Kind.ENDLESS}
+    assert "neither an access nor a barrier for 50 ms" in outcome.findings[0].text
+    assert line_of("endless_without_access", "here") in outcome.findings[0].text
+
+
 def test_bytes_that_no_kernel_wrote_are_told(wrong: Library) -> None:
     x, y = np.ones(100, np.float32), np.empty(200, np.float32)
     outcome = wrong.run("launch_missing_barrier", Input("x", x), Output("y", y))

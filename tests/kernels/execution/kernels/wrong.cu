@@ -182,6 +182,13 @@ __global__ void endless(const float*, float* y) {
   }
 }
 
+// A sequence that ends, as far as anybody knows, but not for 0.
+__global__ void endless_without_access(const float*, float* y) {
+  unsigned long long number = threadIdx.x;
+  while (number != 1) number = number % 2 == 0 ? number / 2 : 3 * number + 1;  // here: endless_without_access
+  y[threadIdx.x] = static_cast<float>(number);
+}
+
 __global__ void too_much_shared_memory(const float* x, float* y) {
   __shared__ float tile[12 * 1024 + 1];
   tile[threadIdx.x] = x[threadIdx.x];
@@ -221,6 +228,7 @@ LAUNCHER(plain_beside_atomic, (1), (64), 0)
 LAUNCHER(copy_beyond_the_end, (1), (32), 0)
 LAUNCHER(overflowing_index, (1), (2), 0)
 LAUNCHER(endless, (1), (32), 0)
+LAUNCHER(endless_without_access, (1), (32), 0)
 LAUNCHER(too_much_shared_memory, (1), (32), 0)
 
 extern "C" int launch_no_fence(const float* x, float* y) {
