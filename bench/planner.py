@@ -23,7 +23,7 @@ from itertools import islice
 
 import numpy as np
 
-from bench import planner_plans, planner_replay
+from bench import planner_plans, planner_reclaim, planner_replay
 from bench.planner_halls import (
     GPUS_PER_NODE,
     Jobs,
@@ -236,6 +236,10 @@ CASES: dict[str, Callable[[], dict[str, object]]] = {
     "50,000 waiting, 10,000 nodes full, 10 templates a queue": lambda: steady(templates=10),
     "50,000 waiting, 10,000 nodes full, few jobs alike": lambda: steady(templates=0),
     "kueue-baseline without an API server, 15,000 jobs": lambda: planner_replay.replay(scale=1.0),
+    "kai-reclaim without an API server, 4,000 jobs": lambda: planner_reclaim.replay(scale=1.0, gangs=False),
+    "kai-reclaim-gangs without an API server, 50 gangs": lambda: planner_reclaim.replay(
+        scale=1.0, gangs=True
+    ),
     "fill 10,000 nodes with 8-GPU gangs": lambda: throughput(gpus=8, nodes=10_000),
     "fill 10,000 nodes with 1-GPU gangs": lambda: throughput(gpus=1, nodes=10_000),
 } | {f"plan alone: {name}": case for name, case in planner_plans.CASES.items()}

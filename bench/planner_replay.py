@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 
-from bench.admission_sets import KUEUE_BASELINE, Arrival, QueueSet, arrivals
+from bench.admission_sets import KUEUE_BASELINE, Arrival, Nodes, QueueSet, arrivals
 from bench.timing import Times
 from datahall.planning import Admit, Evict, GangRequest, Limits, NodeState, Planner, QueueState
 
@@ -22,23 +22,26 @@ CYCLES_TO_SAVE = 5
 """How long a job that is ended for others holds its place."""
 
 
+def node_of(of: Nodes, number: int) -> NodeState:
+    """A node of a set."""
+    rack = number // of.per_rack
+    return NodeState(
+        f"n{number:04}",
+        "NVIDIA-H100",
+        of.gpus,
+        192_000,
+        2 << 40,
+        f"r{rack:03}",
+        f"b{rack // of.racks_per_block:02}",
+        gpu_watts=700,
+    )
+
+
 def hall_of(of: QueueSet) -> Planner:
     """A planner with the nodes and the queues of a set."""
     planner = Planner()
     for i in range(of.nodes.count):
-        rack = i // of.nodes.per_rack
-        planner.upsert_node(
-            NodeState(
-                f"n{i:04}",
-                "NVIDIA-H100",
-                of.nodes.gpus,
-                192_000,
-                2 << 40,
-                f"r{rack:03}",
-                f"b{rack // of.nodes.racks_per_block:02}",
-                gpu_watts=700,
-            )
-        )
+        planner.upsert_node(node_of(of.nodes, i))
     for name, cohort in of.queue_names():
         planner.upsert_queue(QueueState(cohort, {}))
         planner.upsert_queue(QueueState(name, {"Any": Limits(of.nominal, of.borrowing)}, cohort))
@@ -47,16 +50,30 @@ def hall_of(of: QueueSet) -> Planner:
 
 def gang_of(arrival: Arrival, started_seconds: float) -> GangRequest:
     """A job as the operator tells it."""
-    job, queue = arrival.job, arrival.queue
-    return GangRequest(
-        f"{queue}/{arrival.name}",
-        f"{queue}/{arrival.name}",
-        queue,
-        queue,
-        job.priority,
+    job = arrival.job
+    return gang_of_class(
+        arrival.queue,
+        arrival.name,
         started_seconds + arrival.due_seconds,
-        job.workers,
-        job.gpus,
+        workers=job.workers,
+        gpus=job.gpus,
+        priority=job.priority,
+    )
+
+
+def gang_of_class(
+    queue: str, name: str, created_seconds: float, *, workers: int, gpus: int, priority: int = 0
+) -> GangRequest:
+    """A job of its queue's namespace, with as little CPU and memory as in `bench.admission`."""
+    return GangRequest(
+        f"{queue}/{name}",
+        f"{queue}/{name}",
+        queue,
+        queue,
+        priority,
+        created_seconds,
+        workers,
+        gpus,
         (),
         10,
         16 << 20,

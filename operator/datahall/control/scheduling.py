@@ -38,7 +38,6 @@ from datahall.planning import (
     Wait,
     WaitReason,
 )
-from datahall.planning.planner import MOST_STARTS
 
 log = structlog.get_logger(__name__)
 
@@ -113,7 +112,6 @@ class Scheduling:
         self._evictions: dict[str, Eviction] = {}
         self._jobs: dict[str, _Job] = {}
         self._loose: dict[str, str] = {}
-        self._more = False
         self.others: Callable[[Decision], list[News]] = lambda _: []
         """Takes decisions on gangs that are no jobs'; says who is to look at what has changed."""
         self.gang_of_other: Callable[[str], GangRequest | None] = lambda _: None
@@ -127,7 +125,7 @@ class Scheduling:
     @property
     def more(self) -> bool:
         """Whether the last cycle stopped early: the next one is due at once."""
-        return self._more
+        return self._planner.more
 
     def wake(self) -> None:
         """Ask for a cycle soon."""
@@ -265,7 +263,6 @@ class Scheduling:
         started = time.perf_counter()
         decisions = self._planner.cycle(time.time())
         metrics.PLANNER_SECONDS.observe(time.perf_counter() - started)
-        self._more = sum(not isinstance(decision, Wait) for decision in decisions) >= MOST_STARTS
         news: list[News] = []
         for decision in decisions:
             job = self._jobs.get(decision.key)

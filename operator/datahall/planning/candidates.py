@@ -63,6 +63,7 @@ class Candidates:
         leaving: Gangs that are ending already, [gang].
         rank: Whom to prefer among equals, whatever the order of the list, [gang]: cheaper, fewer earlier evictions,
             latest started, key.
+        order: The gangs by that rank, [gang].
         gang: The gang of each entry, ascending, [entry]; one entry for each node that a gang holds.
         column: The node of each entry, [entry].
         amounts: What is held there, [resource, entry].
@@ -76,6 +77,7 @@ class Candidates:
     minimum_run_seconds: Floats
     leaving: BoolArray
     rank: IntArray
+    order: IntArray
     gang: IntArray
     column: IntArray
     amounts: IntArray
@@ -106,6 +108,7 @@ class Candidates:
             minimum_run_seconds=np.array([gang.minimum_run_seconds for gang in gangs], dtype=np.float64),
             leaving=np.array([gang.leaving for gang in gangs], dtype=np.bool_),
             rank=rank,
+            order=np.array(order, dtype=np.int64),
             gang=gang,
             column=column,
             amounts=amounts,
@@ -120,6 +123,11 @@ class Candidates:
         if wanted and not self._number_of:
             self._number_of.update(zip(self.keys, range(len(self.keys)), strict=True))
         return [self._number_of[key] for key in wanted if key in self._number_of]
+
+    def entries_of(self, gang: int) -> slice:
+        """The entries of one gang."""
+        first, last = np.searchsorted(self.gang, [gang, gang + 1])
+        return slice(int(first), int(last))
 
     def freed_by(self, gangs: BoolArray, columns: int) -> IntArray:
         """What a choice of gangs holds, [resource, column].

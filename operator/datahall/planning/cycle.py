@@ -17,6 +17,7 @@ The rules, each in one sentence:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import chain
@@ -119,9 +120,10 @@ class Cycle:
         self._now = now_seconds
         self._most_starts = most_starts
         self._last_kept = kept
-        self._judge = Judge(books, memory, held_back=holds.back(books), now_seconds=now_seconds)
+        self._judge = Judge(books, memory, holds, now_seconds=now_seconds)
         self._maker = RoomMaker(books, self._judge, holds, now_seconds)
         self._heads: dict[str, int] = {}
+        self._asking: dict[str, list[Kind]] = {}
         self._out = Outcome()
 
     def run(self) -> Outcome:
@@ -143,6 +145,7 @@ class Cycle:
                     scan = scans[queue] = self._line_up(queue)
                 if not self._serve(scan, turns, may_borrow=may_borrow):
                     turns.done(queue)
+        self._make_more_room()
         if not self._out.more and self._out.all_hopeless():
             self._out.started += grow(self._books, self._judge, self._hold, now_seconds=self._now)
         self._out.kept = self._judge.kept
@@ -152,26 +155,43 @@ class Cycle:
 
     def _serve_those_held_for(self) -> None:
         """They go first: the room was made for them, at a price."""
-        for key, hold in list(self._holds.of.items()):
-            if hold.returns and self._books.holdings.get(key) is not None:
+        holds, holdings, judge = self._holds, self._books.holdings, self._judge
+        refused: dict[KindKey, Refusal] = {}
+        if not holds.of:
+            return
+        judge.among_those_held_for(True)
+        for key, hold in list(holds.of.items()):
+            if hold.returns and holdings.get(key) is not None:
                 continue  # it is still on its way out
             kind, gang = self._line.kind(key), self._line.get(key)
-            self._holds.drop(self._books, key)
-            self._judge.hold_back(self._holds.back(self._books))
             if kind is None or gang is None or not hold.is_for(gang):
+                self._give_up(hold)
                 continue  # it was withdrawn, or asks for something else now
-            found = self._judge.judge(kind.key, gang, stay=hold.domain, holding=True)
+            waits = any(holdings.get(victim) is not None for victim in hold.victims)
+            alike = refused.get(kind.key)
+            if waits and alike is not None and not judge.may_fit(kind.key, hold):
+                self._out.apart[key] = _making_room(hold, alike)
+                continue
+            self._give_up(hold)
+            found = judge.judge(kind.key, gang, stay=hold.domain, holding=True)
             if isinstance(found, Fit):
                 self._start(kind, gang, found, None)
-            elif found is not None and any(
-                self._books.holdings.get(victim) is not None for victim in hold.victims
-            ):
+            elif found is not None and (waits or judge.stands(kind.key, hold, found)):
                 self._hold(hold)
                 self._out.apart[key] = _making_room(hold, found)
+                refused[kind.key] = found
+        judge.among_those_held_for(False)
 
     def _hold(self, hold: Hold) -> None:
+        before = self._holds.drop(self._books, hold.gang.key)
+        if before is not None:
+            self._judge.hold_back(before, -1)
         self._holds.add(self._books, hold)
-        self._judge.hold_back(self._holds.back(self._books))
+        self._judge.hold_back(hold)
+
+    def _give_up(self, hold: Hold) -> None:
+        self._holds.drop(self._books, hold.gang.key)
+        self._judge.hold_back(hold, -1)
 
     # ---- turns
 
@@ -280,11 +300,8 @@ class Cycle:
             self._heads[queue] = self._heads.get(queue, 0) + 1
             made = self._maker.make_room(kind.key, gang, refusal)
         if isinstance(made, tuple):
-            holds, evicts = made
-            for hold in holds:
-                self._hold(hold)
-            self._out.started += evicts
-            self._out.apart[gang.key] = _making_room(holds[0], refusal)
+            self._take_room(gang, refusal, made)
+            self._asking.setdefault(queue, []).append(kind)
         elif made is not None:
             text = made
             refusal = refusal.with_beside(Refusal(refusal.reason, lambda: text))
@@ -302,6 +319,42 @@ class Cycle:
         if not isinstance(made, tuple) or len(kind.line) > 1:
             self._judge.keep(kind.key, gang, refusal)
         self._out.refused[kind.key] = refusal
+
+    def _take_room(self, gang: GangRequest, refusal: Refusal, made: tuple[list[Hold], list[Evict]]) -> None:
+        """Hold what others free for a gang, and end them."""
+        holds, evicts = made
+        for hold in holds:
+            self._hold(hold)
+        self._out.started += evicts
+        self._out.apart[gang.key] = _making_room(holds[0], refusal)
+
+    def _make_more_room(self) -> None:
+        """Have others end for the next of those kinds that others end for already, too: one gang per queue in turn.
+
+        Everyone who may ask has asked by now, so nobody has to wait for this. What is too much for one pass is left to
+        the next.
+        """
+        queues = deque(self._asking)
+        while queues and not self._out.more:
+            queue = queues.popleft()
+            kinds = self._asking[queue]
+            place = self._next_place(kinds[0]) if kinds[0].line else None
+            if place is not None:
+                if not self._maker.goes_on:
+                    self._out.more = True
+                    return
+                gang = self._line.at(place)[0]
+                refusal = self._judge.judge(kinds[0].key, gang)
+                if isinstance(refusal, Refusal):
+                    made = self._maker.make_room(kinds[0].key, gang, refusal, further=True)
+                    if isinstance(made, tuple):
+                        self._take_room(gang, refusal, made)
+                        self._out.more = len(self._out.started) >= self._most_starts
+                        queues.append(queue)
+                        continue
+            del kinds[0]
+            if kinds:
+                queues.appendleft(queue)
 
     def _placements(self, fit: Fit, shape: Shape) -> tuple[Placement, ...]:
         """Number the workers along the chosen nodes, and choose GPUs for shares: the fullest that holds one."""

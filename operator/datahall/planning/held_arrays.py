@@ -27,6 +27,7 @@ _ROW = np.dtype(
         ("queue", np.int64),
         ("gpus", np.float64),
         ("gpu_milli", np.int64),
+        ("gpu_resources", np.int64),
         ("watts", np.int64),
         ("started", np.float64),
         ("saved", np.float64),
@@ -60,6 +61,7 @@ class HeldArrays:
         self._rows: npt.NDArray[np.void] = np.zeros(0, dtype=_ROW)
         self._in_order: list[str] = []
         self._number_of: dict[str, int] = {}
+        self._gpu_resources: dict[tuple[str, ...], int] = {}
         self._came: dict[str, Held] = {}
         self._left: list[Held] = []
 
@@ -126,10 +128,25 @@ class HeldArrays:
         found: Floats = by_number[self._rows["queue"]]
         return found
 
+    def charged(self, rows: IntArray) -> dict[str, IntArray]:
+        """What some gangs are charged, by resource, [row]."""
+        found = {WATTS: self._rows["watts"][rows]}
+        number, milli = self._rows["gpu_resources"][rows], self._rows["gpu_milli"][rows]
+        for resources, each in self._gpu_resources.items():
+            alike = np.flatnonzero(number == each)
+            for resource in resources if len(alike) else ():
+                amounts = found.setdefault(resource, np.zeros(len(rows), dtype=np.int64))
+                if len(resources) == 1:
+                    amounts[alike] = milli[alike]
+                else:  # gangs of several models are rare: nothing starts so
+                    amounts[alike] = [self.held[row].charges[resource] for row in rows[alike].tolist()]
+        return found
+
     # ---- inside
 
     def _row(self, held: Held) -> tuple[object, ...]:
         gang = held.gang
+        gpus = tuple(resource for resource in held.charges if resource.startswith(GPU_FAMILY))
         return (
             gang.priority,
             gang.evictions,
@@ -138,7 +155,8 @@ class HeldArrays:
             held.shares,
             self._number_of.setdefault(gang.queue, len(self._number_of)),
             held.gpus,
-            sum(amount for resource, amount in held.charges.items() if resource.startswith(GPU_FAMILY)),
+            sum(held.charges[resource] for resource in gpus),
+            self._gpu_resources.setdefault(gpus, len(self._gpu_resources)),
             held.charges.get(WATTS, 0),
             held.started_seconds,
             held.saved_seconds,

@@ -59,6 +59,7 @@ class Holdings:
         self._held: dict[str, Held] = {}
         self._rates: dict[str, _Rate] = {}
         self._spread: dict[str, set[str]] = {}
+        self._leaving: dict[str, dict[str, int]] = {}
         self._arrays = HeldArrays(hall.nodes)
         self.version = 0
         """Grows with every change of who holds what, and who leaves."""
@@ -112,7 +113,9 @@ class Holdings:
 
     def leave(self, held: Held) -> None:
         """A held gang is ending from now on: its room comes free without anyone asking."""
-        held.leaving = True
+        if not held.leaving:
+            held.leaving = True
+            self._note_leaving(held, 1)
         self._arrays.told(held)
         self.version += 1
 
@@ -128,6 +131,25 @@ class Holdings:
         if held is not None:
             held.progress = progress
             self._arrays.told(held)
+
+    def coming(self, columns: int) -> IntArray:
+        """What those who are leaving hold, [resource, column]; of a GPU that several share nothing."""
+        arrays = self._as_arrays()
+        found = np.zeros((3, columns), dtype=np.int64)
+        entries = np.flatnonzero(arrays.flags("leaving")[arrays.gang])
+        for resource, amounts in enumerate(arrays.alone):
+            np.add.at(found[resource], arrays.column[entries], amounts[entries])
+        return found
+
+    def uncharge_leaving(self, sign: int = -1) -> None:
+        """Take all that are leaving off the quota tree alone, to see what that would allow; put them back with 1."""
+        for queue, charges in self._leaving.items():
+            self._tree.charge(queue, charges, sign)
+
+    def leaving_of(self, queue: str, entry: str) -> int:
+        """What gangs of a queue that are leaving give back of one entry of its quota."""
+        charges = self._leaving.get(queue, {})
+        return sum(amount for r, amount in charges.items() if self._tree.entry(queue, r) == entry)
 
     def uncharge(self, keys: Iterable[str]) -> list[Held]:
         """Take gangs off the quota tree alone, to see what that would allow; `recharge` puts them back."""
@@ -228,6 +250,7 @@ class Holdings:
             minimum_run_seconds=arrays.by_queue(minimum_run_seconds),
             leaving=arrays.flags("leaving").copy(),
             rank=rank,
+            order=order,
             gang=arrays.gang,
             column=arrays.column,
             amounts=arrays.alone,
@@ -262,7 +285,21 @@ class Holdings:
         """What each held gang is charged of a resource, GPUs of all models together, as `in_order`, [gang]."""
         return self._as_arrays().whole_numbers("watts" if resource == WATTS else "gpu_milli")
 
+    def charges_of(self, rows: IntArray) -> dict[str, IntArray]:
+        """What some held gangs are charged, by resource, by their place in `candidates`, [row]."""
+        return self._as_arrays().charged(rows)
+
     # ---- inside
+
+    def _note_leaving(self, held: Held, sign: int) -> None:
+        """Keep together what all that are leaving are charged, by queue."""
+        charges = self._leaving.setdefault(held.gang.queue, {})
+        for resource, amount in held.charges.items():
+            charges[resource] = charges.get(resource, 0) + sign * amount
+            if not charges[resource]:
+                del charges[resource]
+        if not charges:
+            del self._leaving[held.gang.queue]
 
     def _charges(
         self, gang: GangRequest, placements: tuple[Placement, ...]
@@ -298,6 +335,8 @@ class Holdings:
         if sign > 0:
             self._note_columns(held)
         self._tree.charge(gang.queue, held.charges, sign)
+        if held.leaving:
+            self._note_leaving(held, sign)
         for node, watts in held.node_watts.items():
             if sign > 0:
                 self._hall.power.reserve(node, watts)

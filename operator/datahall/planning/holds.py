@@ -72,6 +72,7 @@ class Holds:
     moved_seconds: deque[float] = field(default_factory=deque)
     move_plans: dict[str, MovePlan] = field(default_factory=dict)
     looked_ahead_seconds: float = -math.inf
+    _charged: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def back(self, books: Books) -> IntArray:
         """What is held back from everyone else, [resource, column]."""
@@ -88,24 +89,38 @@ class Holds:
         """Hold room and quota for a gang, and nothing else any more."""
         self.drop(books, hold.gang.key)
         self.of[hold.gang.key] = hold
-        books.tree.charge(hold.gang.queue, hold.charges, 1)
+        self._charge(books, hold, 1)
 
     def drop(self, books: Books, key: str) -> Hold | None:
         """Give up what is held for a gang; None if nothing was."""
         hold = self.of.pop(key, None)
         if hold is not None:
-            books.tree.charge(hold.gang.queue, hold.charges, -1)
+            self._charge(books, hold, -1)
         return hold
+
+    def uncharge(self, books: Books, sign: int = -1) -> None:
+        """Take all that is held off the quota tree, to see what is really used; put it back with 1."""
+        for queue, charges in self._charged.items():
+            books.tree.charge(queue, charges, sign)
 
     def charged(self, books: Books, queue: str) -> dict[str, int]:
         """What a queue is charged for gangs that have not started yet, by entry."""
         amounts: dict[str, int] = {}
-        for hold in self.of.values():
-            if hold.gang.queue == queue:
-                for resource, amount in hold.charges.items():
-                    entry = books.tree.entry(queue, resource)
-                    amounts[entry] = amounts.get(entry, 0) + amount
+        for resource, amount in self._charged.get(queue, {}).items():
+            entry = books.tree.entry(queue, resource)
+            amounts[entry] = amounts.get(entry, 0) + amount
         return amounts
+
+    def _charge(self, books: Books, hold: Hold, sign: int) -> None:
+        queue = hold.gang.queue
+        books.tree.charge(queue, hold.charges, sign)
+        charged = self._charged.setdefault(queue, {})
+        for resource, amount in hold.charges.items():
+            charged[resource] = charged.get(resource, 0) + sign * amount
+            if not charged[resource]:
+                del charged[resource]
+        if not charged:
+            del self._charged[queue]
 
     def give_up_on(self, kind: KindKey, until_seconds: float, now_seconds: float) -> None:
         """Nobody can make room for a kind: it is not tried again until then."""

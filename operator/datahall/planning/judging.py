@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from datahall.planning import messages, placing_messages
 from datahall.planning.backfill import Need, Reservation, reserve
 from datahall.planning.books import Books
 from datahall.planning.fitting import eligible, has_model, lasting, limited_by_power, slots
+from datahall.planning.holds import Hold, Holds
 from datahall.planning.packing.demand import PodClass
 from datahall.planning.packing.hall_cost import MOST_WATTS
 from datahall.planning.placing import NoPlace, Placing, holds, place
@@ -42,19 +45,19 @@ class Memory:
 class Judge:
     """What one pass knows."""
 
-    def __init__(self, books: Books, memory: Memory, *, held_back: IntArray, now_seconds: float) -> None:
+    def __init__(self, books: Books, memory: Memory, holds: Holds, *, now_seconds: float) -> None:
         """Begin a pass.
 
         Args:
             books: The planner's memory; changed by the caller as gangs are admitted, followed by `started`.
             memory: What the last passes found out about the hall.
-            held_back: What is held for gangs for which others are ending, [resource, column].
+            holds: What is held for gangs for which others are ending; changes are followed by `hold_back`.
             now_seconds: The time, in seconds since the epoch.
         """
         self._books = books
         self._hall = books.hall
         self._now = now_seconds
-        self._held_back = held_back
+        self._held_back = holds.back(books)
         nodes = self._hall.nodes
         version = (nodes.version, nodes.pods_version)
         if memory.version != version:
@@ -63,37 +66,51 @@ class Judge:
         self._memory = memory
         self._models = nodes.models()
         self._failed: set[tuple[Shape, str, bool]] = set()
-        self.quota = WithinQuota(books, memory.units)
-        self.free: IntArray
-        self.pieces: IntArray
-        self._busy: BoolArray
+        self._slots: dict[tuple[Shape, str, str], tuple[IntArray, IntArray, int]] = {}
+        self.quota = WithinQuota(books, holds, memory.units)
+        self._coming: IntArray | None = None
+        self.free: IntArray = nodes.free() - self._held_back
+        self.pieces: IntArray = nodes.pieces
+        self._busy: BoolArray = (nodes.pods[GPU] + nodes.gangs[GPU] + self._held_back[GPU]) > 0
         self.kept: Kept | None = None
-        self.changed()
 
-    def hold_back(self, amounts: IntArray) -> None:
-        """Hold other amounts back from now on, [resource, column]."""
-        self._held_back = amounts
+    def hold_back(self, hold: Hold, sign: int = 1) -> None:
+        """Hold more back from now on, or less: what is held for a gang has come, or with -1 has gone."""
+        columns = []
+        for name, taken in hold.places.items():
+            column = self._hall.nodes.column(name)
+            if column is not None:
+                self._held_back[:, column] += np.multiply(taken, sign)
+                columns.append(column)
+        if sign < 0:
+            self._failed.clear()
+        self.started(np.array(columns, dtype=np.int64))
+
+    def among_those_held_for(self, begins: bool) -> None:
+        """Judge gangs that room is held for, from now on or no longer: those who leave count as gone for the others.
+
+        On a node where five end for five, the first whose room is there starts; the other four are sure of what comes
+        yet. Nobody else may count on that: it would make those wait for whom room was made.
+        """
+        nodes = self._hall.nodes
+        self._coming = self._books.holdings.coming(nodes.columns) if begins else None
         self._failed.clear()
-        self.changed()
+        self.started(np.arange(nodes.columns))
 
     def spare(self) -> IntArray:
         """What is free and kept for nobody, for a use without an end, [resource, column]."""
         return self.free if self.kept is None else self.kept.reservation.usable(self.free, None)
 
-    def changed(self) -> None:
-        """Look at the hall anew: what is held back has changed."""
-        nodes = self._hall.nodes
-        self.free = nodes.free() - self._held_back
-        self.pieces = nodes.pieces
-        self._busy = (nodes.pods[GPU] + nodes.gangs[GPU] + self._held_back[GPU]) > 0
-
     def started(self, columns: IntArray) -> None:
-        """Look at some columns anew: a gang was admitted there. What was looked at before stays as it was."""
+        """Look at some columns anew: something is held there now. What was looked at before stays as it was."""
         nodes = self._hall.nodes
-        used = nodes.pods[:, columns] + nodes.gangs[:, columns] + self._held_back[:, columns]
+        used = nodes.pods[:, columns] + nodes.gangs[:, columns]
+        held_back = self._held_back[:, columns]
         self.free, self._busy = self.free.copy(), self._busy.copy()
-        self.free[:, columns] = nodes.total[:, columns] - used
-        self._busy[columns] = used[GPU] > 0
+        self._busy[columns] = (used[GPU] + held_back[GPU]) > 0
+        if self._coming is not None:
+            held_back = np.maximum(held_back - self._coming[:, columns], 0)
+        self.free[:, columns] = nodes.total[:, columns] - used - held_back
         self.pieces = nodes.pieces
 
     # ---- the judgement
@@ -225,6 +242,29 @@ class Judge:
 
     # ---- room
 
+    def may_fit(self, kind: KindKey, hold: Hold) -> bool:
+        """Whether a gang may find room with what is held for it: a short look, which says no only if it is sure."""
+        shape, nodes = kind.shape, self._hall.nodes
+        if shape.shares:
+            return True
+        asked = [(row, int(amount)) for row, amount in enumerate(shape.array.tolist()) if amount > 0]
+        for model in self._possible_models(shape):
+            columns = self.columns(shape, model, kind.queue)
+            key = shape, model, kind.queue
+            known = self._slots.get(key)
+            if known is None or known[0] is not self.free:
+                fits = slots(self.free, shape, columns)
+                known = self._slots[key] = self.free, fits, int(fits.sum())
+            _, fits, room = known
+            for name, taken in hold.places.items():
+                column = nodes.column(name)
+                if column is not None and columns[column]:
+                    here = [self._then(row, column, taken[row]) // amount for row, amount in asked]
+                    room += max(0, min([shape.workers, *here])) - int(fits[column])
+            if room >= shape.least:
+                return True
+        return False
+
     def columns(self, shape: Shape, model: str, queue: str) -> BoolArray:
         """Columns where workers may go, [column]; where watts are limited, only nodes whose caps are known."""
         metered = shape.gpus > 0 and self._books.tree.room(queue, WATTS) is not None
@@ -237,6 +277,31 @@ class Judge:
                 found &= nodes.gpu_watts > 0
             self._memory.columns[key] = found
         return found
+
+    def stands(self, kind: KindKey, hold: Hold, refusal: Refusal) -> bool:
+        """Whether what is held for a refused gang is there once those who are leaving have gone, and not before."""
+        nodes, coming = self._hall.nodes, self._coming
+        assert coming is not None, "only among those held for"
+        columns = self.columns(kind.shape, hold.model, kind.queue)
+        waits = refusal.short_of is not None
+        for name, taken in hold.places.items():
+            column = nodes.column(name)
+            if column is None or not columns[column]:
+                return False
+            waits |= bool(coming[:, column].any())
+            left = nodes.total[:, column] - nodes.pods[:, column] - nodes.gangs[:, column]
+            if (left + coming[:, column] < self._held_back[:, column] + taken).any():
+                return False
+        return waits and isinstance(self.quota.workers_in_the_end(kind, hold.model), int)
+
+    def _then(self, row: int, column: int, taken: int) -> int:
+        """What is free of a resource with less held back by so much."""
+        nodes = self._hall.nodes
+        held_back = int(self._held_back[row, column]) - taken
+        if self._coming is not None:
+            held_back = max(0, held_back - int(self._coming[row, column]))
+        used = int(nodes.pods[row, column]) + int(nodes.gangs[row, column])
+        return int(nodes.total[row, column]) - used - held_back
 
     def _by_room(
         self,

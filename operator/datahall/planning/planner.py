@@ -61,6 +61,7 @@ class Planner:
         self._changed = False
         self._now_seconds: float | None = None
         self._look_at_seconds = 0.0
+        self._more = False
 
     # ---- nodes, power, pods, queues
 
@@ -194,6 +195,7 @@ class Planner:
         self._now_seconds = now_seconds
         aged = self._books.account(now_seconds)
         due = now_seconds >= self._look_at_seconds
+        self._more = False
         if not (self._changed or aged or due):
             return []
         self._changed = False
@@ -209,9 +211,15 @@ class Planner:
         ).run()
         for decision in outcome.started:
             self._teller.forget(decision.key)
+        self._more = outcome.more
         self._changed |= outcome.more
         self._kept = outcome.kept
         return [*outcome.started, *self._teller.news(outcome, now_seconds)]
+
+    @property
+    def more(self) -> bool:
+        """Whether the last cycle stopped early, because enough was decided for once: the next one is due at once."""
+        return self._more
 
     # ---- questions
 

@@ -19,10 +19,19 @@ from datahall.planning import messages, preemption
 from datahall.planning.books import Books
 from datahall.planning.candidates import Candidates
 from datahall.planning.fitting import limited_by_power
+from datahall.planning.holdings import Held
 from datahall.planning.holds import Hold, Holds, by_node
 from datahall.planning.judging import Judge
 from datahall.planning.moving import Mover
-from datahall.planning.preemption import Hopeless, Plan, Pools, Preemptor, no_pools, plan
+from datahall.planning.preemption import (
+    BUDGET_ENTRIES,
+    Hopeless,
+    Plan,
+    Pools,
+    Preemptor,
+    no_pools,
+    plan,
+)
 from datahall.planning.queues.reclaim import reclaimable
 from datahall.planning.queues.spec import JOULES_PER_DAY
 from datahall.planning.queues.verdicts import Fits
@@ -31,10 +40,14 @@ from datahall.planning.shrinking import returns_of
 from datahall.planning.state import BoolArray, IntArray
 from datahall.planning.types import Evict, EvictCause, GangRequest, Level, WaitReason
 from datahall.planning.verdicts import WAITS_FOR_ROOM, Refusal
+from datahall.planning.victims import Budget
 from datahall.planning.waiting import KindKey
 
 PLANS_PER_CYCLE = 8
-"""How many plans one cycle makes at most: decisions on others must not wait for them."""
+"""How many plans one cycle makes at most for the first of a kind: decisions on others must not wait for them."""
+
+ENTRIES_PER_CYCLE = 300_000
+"""How much all plans of a cycle may look at before others of these kinds are left to the next, in gangs on nodes."""
 
 TRY_AGAIN_SECONDS = 5.0
 """How long a gang that nobody could make room for is not tried again, whatever comes and goes."""
@@ -53,8 +66,9 @@ _MAY_END_OTHERS = frozenset(
 )
 
 
-_Giving = tuple[frozenset[str], list[tuple[int, list[tuple[str, int]]]]]
-"""Gangs of a queue, by their place in `Holdings.candidates`, each with its charges by entry; all entries first."""
+_Giving = tuple[list[str], IntArray, IntArray]
+"""Entries of a queue's quota; its gangs in the order in which they give back, by their place in
+`Holdings.candidates`, [place]; and what each is charged, [entry, place]."""
 
 
 class RoomMaker:
@@ -66,22 +80,37 @@ class RoomMaker:
         self._holds = holds
         self._now = now_seconds
         self._plans_left = PLANS_PER_CYCLE
+        self._entries_left = ENTRIES_PER_CYCLE
         self._candidates: Candidates | None = None
         self._candidates_version = -1
+        self._coming: IntArray = np.zeros((3, 0), dtype=np.int64)
         self._in_order: IntArray | None = None
         self._giving_of: dict[str, _Giving] = {}
         self._mover = Mover(books, judge, holds, now_seconds)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether more plans may be made for gangs of a kind for whose first others end already."""
+        return self._entries_left > 0
+
     def make_room(
-        self, kind: KindKey, gang: GangRequest, refusal: Refusal
+        self, kind: KindKey, gang: GangRequest, refusal: Refusal, *, further: bool = False
     ) -> tuple[list[Hold], list[Evict]] | str | None:
         """Have others ended for a refused gang.
+
+        Args:
+            kind: Its kind.
+            gang: The gang.
+            refusal: Why it waits.
+            further: Whether others end already for one of this kind (see `goes_on`).
 
         Returns:
             What is held for it, and for those who move, and who ends; or why nobody can make room, for people; or
             None if that was not asked now (it has no right to, or too many have asked in this cycle).
         """
-        if refusal.reason not in _MAY_END_OTHERS or self._plans_left == 0 or not len(self._books.holdings):
+        if refusal.reason not in _MAY_END_OTHERS or not len(self._books.holdings):
+            return None
+        if self._plans_left <= 0 and not further:
             return None
         if self._holds.hopeless_until.get(kind, 0.0) > self._now:
             return None
@@ -125,7 +154,17 @@ class RoomMaker:
                 if found is None:
                     return None
                 pools, resources = found
-            answer = plan(self._judge.free, preemptor, candidates, allowed, pools=pools)
+            budget = Budget(BUDGET_ENTRIES)
+            answer = plan(
+                self._judge.free,
+                preemptor,
+                candidates,
+                allowed,
+                pools=pools,
+                coming=self._coming,
+                budget=budget,
+            )
+            self._entries_left -= BUDGET_ENTRIES - budget.left + len(candidates.gang)
             if isinstance(answer, Hopeless):
                 hopeless = hopeless_text(answer, shape, resources)
             elif self._starts(kind.queue, amounts, answer):
@@ -140,7 +179,8 @@ class RoomMaker:
         if self._candidates is None or self._candidates_version != books.holdings.version:
             self._candidates_version = books.holdings.version
             self._in_order, self._giving_of = None, {}
-            self._candidates = books.holdings.candidates(self._now, books.minimum_run_seconds)
+            self._candidates = found = books.holdings.candidates(self._now, books.minimum_run_seconds)
+            self._coming = found.freed_by(found.leaving, books.hall.nodes.columns)
         return self._candidates
 
     def _of_lower_priority(self, kind: KindKey, gang: GangRequest) -> BoolArray:
@@ -190,18 +230,17 @@ class RoomMaker:
         return tree.beyond_nominal(queue, resource) if tree.parent(queue) else 0
 
     def _allow_what_was_borrowed(self, queue: str, right: BoolArray, allowed: BoolArray) -> None:
-        """Allow the gangs of a queue that hold what it borrowed: lowest priority first, then the latest started."""
-        entries, giving = self._giving(queue)
-        left = {entry: self._over(queue, entry) for entry in entries}
-        for i, charges in giving:
-            if not right[i]:
-                continue
-            for entry, amount in charges:
-                if left[entry] > 0:
-                    allowed[i] = True
-                left[entry] -= amount
-            if all(amount <= 0 for amount in left.values()):
-                break
+        """Allow the gangs of a queue that hold what it borrowed: lowest priority first, then the latest started.
+
+        What leaves already is given back without anyone asking: only the rest is still to be taken.
+        """
+        entries, rows, charges = self._giving(queue)
+        leaving_of = self._books.holdings.leaving_of
+        left = [self._over(queue, entry) - leaving_of(queue, entry) for entry in entries]
+        held = np.where(right[rows], charges, 0)
+        before = held.cumsum(axis=1) - held
+        gives = (held > 0) & (before < np.array(left, dtype=np.int64)[:, None])
+        allowed[rows[gives.any(axis=0)]] = True
 
     def _giving(self, queue: str) -> _Giving:
         """The gangs of a queue in the order in which they give back, with what each is charged, by entry."""
@@ -211,13 +250,13 @@ class RoomMaker:
             tree, holdings = self._books.tree, self._books.holdings
             if self._in_order is None:
                 self._in_order = holdings.first_to_give_back()
-            held, mine = holdings.in_order(), holdings.of_queue(queue)
-            rows = self._in_order[mine[self._in_order]].tolist()
-            resources = {resource for i in rows for resource in held[i].charges}
-            entry_of = {resource: tree.entry(queue, resource) for resource in resources}
-            giving = [(i, [(entry_of[r], amount) for r, amount in held[i].charges.items()]) for i in rows]
-            entries = frozenset(entry_of.values())
-            found = self._giving_of[queue] = entries, giving
+            rows = self._in_order[holdings.of_queue(queue)[self._in_order]]
+            by_entry: dict[str, IntArray] = {}
+            for resource, amounts in holdings.charges_of(rows).items():
+                entry = tree.entry(queue, resource)
+                by_entry[entry] = by_entry[entry] + amounts if entry in by_entry else amounts
+            charges = np.array(list(by_entry.values()), dtype=np.int64)
+            found = self._giving_of[queue] = list(by_entry), rows, charges
         return found
 
     def _pools(
@@ -258,12 +297,23 @@ class RoomMaker:
     def _starts(self, queue: str, amounts: dict[str, int], answer: Plan) -> bool:
         """Whether quota lets the gang start once the victims are gone: tried, not reckoned."""
         books = self._books
-        leaving = books.holdings.leaving()
-        taken = books.holdings.uncharge({*answer.victims, *leaving})
+        books.holdings.uncharge_leaving()
+        taken = books.holdings.uncharge(answer.victims)
         try:
             return isinstance(books.tree.verdict(queue, amounts), Fits)
         finally:
             books.holdings.recharge(taken)
+            books.holdings.uncharge_leaving(1)
+
+    def _leave(self, victims: list[Held]) -> None:
+        """Victims are ending from now on; nothing else of what is known of the candidates has changed."""
+        holdings, candidates = self._books.holdings, self._all()
+        for held in victims:
+            holdings.leave(held)
+            candidates.leaving[held.row] = True
+            entries = candidates.entries_of(held.row)
+            self._coming[:, candidates.column[entries]] += candidates.amounts[:, entries]
+        self._candidates_version = holdings.version
 
     def _hold(
         self, gang: GangRequest, shape: Shape, model: str, amounts: dict[str, int], answer: Plan
@@ -289,9 +339,9 @@ class RoomMaker:
         victims = [held for key in answer.victims if (held := books.holdings.get(key)) is not None]
         returns = returns_of(books, self._judge, victims, answer, hold)
         evicts = []
+        self._leave(victims)
         for held in victims:
             key = held.gang.key
-            books.holdings.leave(held)
             before = self._holds.made_way_for.get(key, frozenset())
             self._holds.made_way_for[key] = before | {gang.key}
             if key in returns:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datahall.planning.alone import cheapest_alone
 from datahall.planning.candidates import Candidates
 from datahall.planning.messages import counted
 from datahall.planning.offers import Board, estimate, slots_on
@@ -58,16 +59,20 @@ class Preemptor:
             return np.zeros(len(self.eligible), dtype=np.int64)
         return np.maximum(self.domain_of, 0)
 
+    def most_slots(self) -> IntArray:
+        """The most workers that each column may take, whatever is free there, [column]."""
+        most = np.where(self.usable(), self.workers, 0).astype(np.int64)
+        if self.most_workers is not None:
+            np.minimum(most, self.most_workers, out=most)
+        return np.maximum(most, 0)
+
     def slots(self, free: IntArray) -> IntArray:
         """How many of its workers fit each column, [column].
 
         Args:
             free: What is free, [resource, column].
         """
-        most = np.where(self.usable(), self.workers, 0).astype(np.int64)
-        if self.most_workers is not None:
-            np.minimum(most, self.most_workers, out=most)
-        return slots_on(free, self.amounts, np.maximum(most, 0))
+        return slots_on(free, self.amounts, self.most_slots())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +152,8 @@ def plan(
     allowed: BoolArray,
     *,
     pools: Pools | None = None,
-    budget_entries: int = BUDGET_ENTRIES,
+    coming: IntArray | None = None,
+    budget: Budget | None = None,
 ) -> Plan | Hopeless:
     """Find the cheapest gangs to end so that the preemptor starts.
 
@@ -160,17 +166,40 @@ def plan(
         candidates: The gangs that run.
         allowed: Those that may be ended for this preemptor, [gang]; see `candidates.evictable`.
         pools: What is missing beside room in the hall.
-        budget_entries: How much to search, counted and not timed, so that the answer is the same on any machine.
+        coming: What those who leave free, [resource, column], if the caller knows.
+        budget: How much to search, counted and not timed, so that the answer is the same on any machine;
+            `BUDGET_ENTRIES` if nothing is said.
     """
+    budget = Budget(BUDGET_ENTRIES) if budget is None else budget
     pools = no_pools(len(candidates)) if pools is None else pools
     columns = free.shape[1]
     domains = preemptor.domains()
-    base = free + candidates.freed_by(candidates.leaving, columns)
+    base = free + (candidates.freed_by(candidates.leaving, columns) if coming is None else coming)
     short = pools.short - pools.gives[candidates.leaving].sum(axis=0)
     may_end = allowed & ~candidates.leaving
-    now = preemptor.slots(base)
-    at_most = preemptor.slots(base + candidates.freed_by(may_end, columns))
+    most = preemptor.most_slots()
+    now = slots_on(base, preemptor.amounts, most)
     fitting_now = np.bincount(domains, weights=now, minlength=1).astype(np.int64)
+    enough = np.flatnonzero(fitting_now >= preemptor.workers)
+    if len(enough) and not (short > 0).any():
+        # The tightest domain, so that the roomy ones stay whole for others.
+        tightest = int(enough[fitting_now[enough].argmin()])
+        return make_plan(base, preemptor, candidates, Choice((), True), tightest)
+    one = cheapest_alone(
+        candidates,
+        may_end,
+        base=base,
+        ask=preemptor.amounts,
+        most=most,
+        slots=now,
+        domains=domains,
+        missing=preemptor.workers - fitting_now,
+        short=np.maximum(short, 0),
+        gives=pools.gives,
+    )
+    if one is not None:
+        return make_plan(base, preemptor, candidates, Choice(one[:1], True), one[1])
+    at_most = slots_on(base + candidates.freed_by(may_end, columns), preemptor.amounts, most)
     fitting_at_most = np.bincount(domains, weights=at_most, minlength=1).astype(np.int64)
     still_short = short - pools.gives[may_end].sum(axis=0)
     if fitting_at_most.max() < preemptor.workers or (still_short > 0).any():
@@ -184,13 +213,7 @@ def plan(
             protected=len(candidates) - int(may_end.sum()) - int(candidates.leaving.sum()),
             short=tuple(np.maximum(still_short, 0).tolist()),
         )
-    if not (short > 0).any():
-        enough = np.flatnonzero(fitting_now >= preemptor.workers)
-        if len(enough):
-            # The tightest domain, so that the roomy ones stay whole for others.
-            tightest = int(enough[fitting_now[enough].argmin()])
-            return make_plan(base, preemptor, candidates, Choice((), True), tightest)
-    order = np.argsort(candidates.rank)
+    order = candidates.order
     useful = (at_most > now)[candidates.column] & may_end[candidates.gang]
     helps = np.zeros(len(candidates), dtype=np.bool_)
     helps[candidates.gang[useful]] = True
@@ -212,7 +235,6 @@ def plan(
         slots_elsewhere=now,
     )
     feasible = np.flatnonzero(fitting_at_most >= preemptor.workers)
-    budget = Budget(budget_entries)
     found, domain = best_choice(board, estimate(board, feasible), budget)
     chosen = tuple(gangs[list(found.gangs)].tolist())
     if len(feasible) > 1 and not found.exact:

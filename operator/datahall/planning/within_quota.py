@@ -8,6 +8,7 @@ from datahall.planning import messages
 from datahall.planning.books import Books
 from datahall.planning.fitting import has_model
 from datahall.planning.holdings import gpu_resource
+from datahall.planning.holds import Holds
 from datahall.planning.queues import messages as queue_messages
 from datahall.planning.queues.reclaim import reclaimable
 from datahall.planning.queues.spec import JOULES_PER_DAY, WATTS
@@ -47,14 +48,16 @@ class Units:
 class WithinQuota:
     """What one pass knows of quota: what is kept for whom."""
 
-    def __init__(self, books: Books, units: Units) -> None:
+    def __init__(self, books: Books, holds: Holds, units: Units) -> None:
         """Begin a pass.
 
         Args:
             books: The planner's memory.
+            holds: What is held for gangs for which others are ending.
             units: What the last passes found out.
         """
         self._books = books
+        self._holds = holds
         version = books.hall.nodes.version, books.tree.version
         if units.version != version:
             units.version = version
@@ -105,9 +108,21 @@ class WithinQuota:
         return -(-cap * shape.worker_gpu_milli // 1000)
 
     def workers(self, kind: KindKey, model: str, *, holding: bool) -> int | Refusal:
-        """How many workers quota allows on a model, at least `least`; or why not that many."""
+        """How many workers quota allows on a model, at least `least`; or why not that many.
+
+        A gang that room is held for is asked two things, with its own hold given up. Whether all that is held and
+        runs fits once those have gone who are leaving: else others would be ended in vain. And whether what it takes
+        is there now: what is held for others is nobody's yet, as long as those who end for them are still here, and
+        must not keep it from what was freed for it.
+        """
         if holding:
-            return self._workers(kind, model, holding=True)
+            then = self.workers_in_the_end(kind, model)
+            if isinstance(then, Refusal):
+                return then
+            self._holds.uncharge(self._books)
+            now = self._workers(kind, model, holding=True)
+            self._holds.uncharge(self._books, 1)
+            return now if isinstance(now, Refusal) else min(now, then)
         version = self._books.tree.answers_version(kind.queue)
         known_version, known = self._behind.get(kind.queue, (-1, {}))
         if known_version != version:
@@ -122,6 +137,14 @@ class WithinQuota:
         found = self._workers(kind, model, holding=False)
         if isinstance(found, Refusal) and found.reason is WaitReason.BEHIND_OTHERS:
             known[key] = found
+        return found
+
+    def workers_in_the_end(self, kind: KindKey, model: str) -> int | Refusal:
+        """How many workers quota will allow a gang that room is held for, once those have gone who are leaving."""
+        holdings = self._books.holdings
+        holdings.uncharge_leaving()
+        found = self._workers(kind, model, holding=True)
+        holdings.uncharge_leaving(1)
         return found
 
     def _workers(self, kind: KindKey, model: str, *, holding: bool) -> int | Refusal:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datahall.planning import victims
+from datahall.planning import alone, victims
 from datahall.planning.candidates import Candidates, all_made_way_for, evictable, reclaimable
 from datahall.planning.preemption import Hopeless, Plan, Pools, hopeless_text, plan, plan_text
 from tests.unit.planning.halls import Judge, asks, gang, halls, planned, room
@@ -18,11 +18,13 @@ def way(request, monkeypatch):
     """Both ways to find victims, whatever the number of candidates."""
     if request.param == "search":
         monkeypatch.setattr(victims, "ALL_COMBINATIONS_UP_TO", -1)
+        monkeypatch.setattr(alone, "TRIES", 0)
 
 
 @pytest.fixture
 def search_only(monkeypatch):
     monkeypatch.setattr(victims, "ALL_COMBINATIONS_UP_TO", -1)
+    monkeypatch.setattr(alone, "TRIES", 0)
 
 
 same_fixture_for_all = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -142,6 +144,35 @@ def test_the_search_finds_the_least_cost_nearly_always():
     assert max(ratios) < 1.6
 
 
+def test_one_victim_that_is_seen_to_be_best_is_best():
+    """Without the search: the answer is that of brute force, and most small preemptors get one so."""
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(200):
+        free, preemptor, gangs = random_hall(rng, 10)
+        judge = Judge(free, preemptor, gangs)
+        candidates = Candidates.of(gangs, 2)
+        answer = alone.cheapest_alone(
+            candidates,
+            ~candidates.leaving,
+            base=free,
+            ask=preemptor.amounts,
+            most=preemptor.most_slots(),
+            slots=preemptor.slots(free),
+            domains=preemptor.domains(),
+            missing=preemptor.workers
+            - np.bincount(preemptor.domains(), weights=preemptor.slots(free), minlength=1).astype(np.int64),
+            short=np.zeros(0, dtype=np.int64),
+            gives=np.zeros((len(gangs), 0), dtype=np.int64),
+        )
+        if answer is not None and not judge.starts():
+            key = candidates.keys[answer[0]]
+            assert judge.starts([key])
+            assert judge.key([key]) == judge.best([True] * len(gangs))
+            found.append(key)
+    assert len(found) > 20
+
+
 @pytest.mark.usefixtures("way")
 @same_fixture_for_all
 @given(halls(most_gangs=12), st.randoms(use_true_random=False))
@@ -165,7 +196,7 @@ def test_a_spent_budget_still_gives_a_sound_plan(hall):
     free, preemptor, gangs, allowed, pools = hall
     judge = Judge(free, preemptor, gangs, pools)
     rich = plan(free, preemptor, Candidates.of(gangs, 2), allowed, pools=pools)
-    poor = plan(free, preemptor, Candidates.of(gangs, 2), allowed, pools=pools, budget_entries=0)
+    poor = plan(free, preemptor, Candidates.of(gangs, 2), allowed, pools=pools, budget=victims.Budget(0))
     assert type(rich) is type(poor)
     if isinstance(poor, Plan):
         assert rich.cost_gpu_seconds <= poor.cost_gpu_seconds
@@ -179,7 +210,7 @@ def test_more_search_finds_what_offers_miss():
     better = 0
     for _ in range(200):
         free, preemptor, gangs = random_hall(rng, 14)
-        rich, poor = (planned(free, preemptor, gangs, budget_entries=b) for b in (500_000, 0))
+        rich, poor = (planned(free, preemptor, gangs, budget=victims.Budget(b)) for b in (500_000, 0))
         better += isinstance(rich, Plan) and rich.cost_gpu_seconds < poor.cost_gpu_seconds
     assert better > 0
 
