@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from kernel_execution import InOut, Input, KernelError, Library, Order, Output, Scratch
+from kernel_execution import InOut, Input, KernelError, Library, Order, Output, Scratch, Table
 
 ORDERS = [(Order.FORWARD, 0), (Order.REVERSE, 0), *((Order.SHUFFLED, seed) for seed in range(4))]
 
@@ -110,6 +110,17 @@ def test_rows_apart_are_read_and_written_in_place(right: Library) -> None:
     right.check("sum_rows_of_float", Input("x", x[:1]), Output("y", y[:1, 1]), 1, 1, 32)
     assert y[0].tolist() == [7.0, x[0, 0].item(), 7.0]
     assert (y[1:] == 7.0).all()
+
+
+def test_tables_hold_pointers_to_buffers(right: Library) -> None:
+    inputs = [torch.randn(size) for size in (1, 100, 0, 33)]
+    outputs = [torch.empty_like(x) for x in inputs]
+    pairs = list(zip(inputs, outputs, strict=True))
+    rows = [(Input(f"x{i}", x), Output(f"y{i}", y), len(x)) for i, (x, y) in enumerate(pairs)]
+    right.check("double_all_of", Table("tensors", rows), 4)
+    assert all(torch.equal(y, 2 * x) for x, y in pairs)
+    with pytest.raises(KernelError, match=r"read of \d+ bytes at tensors \+ 96 \(tensors has 96 bytes\)"):
+        right.check("double_all_of", Table("tensors", rows), 5)
 
 
 def test_empty_arrays_are_buffers_without_bytes(right: Library) -> None:
