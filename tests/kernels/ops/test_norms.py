@@ -13,6 +13,8 @@ from torch.nn import functional
 import datahall_kernels
 
 EPSILON = 1e-5
+# With a GPU the same is asked of the kernels.
+DEVICES = ["cpu", *(["cuda"] if datahall_kernels.available()["rms_norm"].ok else [])]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(5, 123), (1, 1), (3, 2), (199, 384), (7, 576), (2, 3, 768), (4, 8192), (64,), (0, 16), (2, 0, 16)]
 
@@ -27,15 +29,20 @@ def made(*shape: int, dtype: torch.dtype, seed: int, scale: float = 1.0, shift: 
 
 
 def run(
-    kind: str, tensors: dict[str, Tensor], *, by: Callable[..., Any], gradients: tuple[Tensor, Tensor]
+    tensors: dict[str, Tensor],
+    *,
+    by: Callable[..., Any],
+    gradients: tuple[Tensor, Tensor],
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
-    """Outputs and gradients of one norm; `by` takes x, weight, bias, residual."""
-    leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
+    """Outputs and gradients of one norm, on the CPU; `by` takes x, weight, bias, residual on `device`."""
+    leaves = {n: tensor.detach().to(device, copy=True).requires_grad_() for n, tensor in tensors.items()}
     outputs = by(leaves["x"], leaves["weight"], leaves.get("bias"), leaves.get("residual"))
     y, summed = outputs if isinstance(outputs, tuple) else (outputs, None)
     found = {"y": y} if summed is None else {"y": y, "summed": summed}
-    torch.autograd.backward(list(found.values()), [g.to(y.dtype) for g in gradients[: len(found)]])
-    return {k: v.detach() for k, v in found.items()} | {f"d{k}": v.grad for k, v in leaves.items()}
+    torch.autograd.backward(list(found.values()), [g.to(y) for g in gradients[: len(found)]])
+    found |= {f"d{name}": leaf.grad for name, leaf in leaves.items()}
+    return {name: tensor.detach().cpu() for name, tensor in found.items()}
 
 
 def ours(kind: str) -> Callable[..., Any]:
@@ -66,7 +73,7 @@ def exact(kind: str, tensors: dict[str, Tensor], gradients: tuple[Tensor, Tensor
         rounded = (tensors["x"] + tensors["residual"]).double()
         wide["x"], wide["residual"] = rounded, torch.zeros_like(rounded)
     rounded_gradients = tuple(g.to(dtype).double() for g in gradients)
-    return run(kind, wide, by=torch_own(kind), gradients=(rounded_gradients[0], rounded_gradients[1]))
+    return run(wide, by=torch_own(kind), gradients=(rounded_gradients[0], rounded_gradients[1]))
 
 
 def inputs(
@@ -88,11 +95,12 @@ def inputs(
 @pytest.mark.parametrize("shape", SHAPES, ids=ids)
 @pytest.mark.parametrize("with_residual", [False, True], ids=["alone", "with residual"])
 @pytest.mark.parametrize("kind", ["rms_norm", "layer_norm"])
+@pytest.mark.parametrize("device", DEVICES)
 def test_outputs_and_gradients_are_those_of_float64(
-    kind: str, with_residual: bool, shape: tuple[int, ...], dtype: torch.dtype
+    device: str, kind: str, with_residual: bool, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     tensors, gradients = inputs(kind, shape, dtype, with_residual=with_residual)
-    found = run(kind, tensors, by=ours(kind), gradients=gradients)
+    found = run(tensors, by=ours(kind), gradients=gradients, device=device)
     expected = exact(kind, tensors, gradients)
     # One rounding at the end: half a unit in the last place, and what float32 leaves in the sums before.
     unit = torch.finfo(dtype).eps / 2
@@ -114,15 +122,16 @@ def test_outputs_and_gradients_are_those_of_float64(
 @pytest.mark.parametrize("with_residual", [False, True], ids=["alone", "with residual"])
 @pytest.mark.parametrize("kind", ["rms_norm", "layer_norm"])
 @pytest.mark.parametrize("shift", [0.0, 30.0], ids=["centred", "far from 0"])
+@pytest.mark.parametrize("device", DEVICES)
 def test_error_is_no_worse_than_that_of_torchs_own_op(
-    kind: str, with_residual: bool, dtype: torch.dtype, shift: float
+    device: str, kind: str, with_residual: bool, dtype: torch.dtype, shift: float
 ) -> None:
     rows = []
     for shape in [(199, 384), (33, 576), (16, 4096)]:
         tensors, gradients = inputs(kind, shape, dtype, with_residual=with_residual, shift=shift)
         expected = exact(kind, tensors, gradients)
-        found = run(kind, tensors, by=ours(kind), gradients=gradients)
-        peer = run(kind, tensors, by=torch_own(kind), gradients=gradients)
+        found = run(tensors, by=ours(kind), gradients=gradients, device=device)
+        peer = run(tensors, by=torch_own(kind), gradients=gradients, device=device)
         for name, value in expected.items():
             our_error, their_error = (root_mean_square(r[name].double() - value) for r in (found, peer))
             rows.append((kind, shape, name, our_error, their_error))
@@ -146,7 +155,7 @@ def test_weights_may_be_kept_in_float32(kind: str, dtype: torch.dtype) -> None:
     for name in ("weight", "bias"):
         if name in tensors:
             tensors[name] = made(48, dtype=torch.float32, seed=8)
-    found = run(kind, tensors, by=ours(kind), gradients=gradients)
+    found = run(tensors, by=ours(kind), gradients=gradients)
     expected = exact(kind, tensors, gradients)
     assert found["y"].dtype is dtype
     assert found["dx"].dtype is dtype
@@ -244,7 +253,7 @@ def test_torch_compile_traces_it_whole_and_changes_nothing(kind: str, dynamic: b
     compiled = torch.compile(ours(kind), backend="aot_eager", fullgraph=True, dynamic=dynamic)
     for rows in (5, 9) if dynamic else (5,):
         tensors, gradients = inputs(kind, (rows, 12), torch.float32, with_residual=True)
-        found = run(kind, tensors, by=compiled, gradients=gradients)
-        expected = run(kind, tensors, by=ours(kind), gradients=gradients)
+        found = run(tensors, by=compiled, gradients=gradients)
+        expected = run(tensors, by=ours(kind), gradients=gradients)
         for name, value in expected.items():
             assert torch.equal(found[name], value), name

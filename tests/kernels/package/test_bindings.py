@@ -5,6 +5,8 @@ What is checked is that every argument gets where it belongs, and that bad ones 
 
 from __future__ import annotations
 
+import ctypes
+import os
 import shutil
 import subprocess
 import sysconfig
@@ -95,11 +97,13 @@ def arguments(
     }[op]
 
 
-@pytest.mark.parametrize("op", ops.NAMES)
+@pytest.mark.parametrize(
+    ("op", "extra"),
+    [(op, extra) for op in ops.NAMES for extra in ((False, True) if op.endswith("backward") else (False,))],
+)
 @pytest.mark.parametrize("shape", [(2, 3, 7), (9,), (0, 4)], ids=str)
 @pytest.mark.parametrize("dtypes", ["float32 float32", "bfloat16 bfloat16", "bfloat16 float32"])
 @pytest.mark.parametrize("parameters", ["none", "weight", "bias", "weight and bias"])
-@pytest.mark.parametrize("extra", [False, True], ids=["plain", "extra"])
 def test_bindings_give_what_the_reference_gives(
     bindings: Any, op: str, shape: tuple[int, ...], dtypes: str, parameters: str, extra: bool
 ) -> None:
@@ -178,6 +182,12 @@ def test_outputs_are_as_shapes_are_inferred(bindings: Any) -> None:
     )
     for ours, told in zip(bindings.layer_norm_backward(*given), inferred, strict=True):
         assert (ours.shape, ours.stride(), ours.dtype) == (told.shape, told.stride(), told.dtype)
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch is built without CUDA")
+def test_torch_has_the_current_stream_where_the_bindings_look_for_it() -> None:
+    loaded = ctypes.CDLL("libtorch_cuda.so", mode=os.RTLD_NOW | os.RTLD_NOLOAD)
+    assert loaded.aoti_torch_get_current_cuda_stream
 
 
 def test_the_build_uses_the_oldest_torch_that_is_served() -> None:
