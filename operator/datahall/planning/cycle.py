@@ -18,7 +18,7 @@ The rules, each in one sentence:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -222,7 +222,8 @@ class Cycle:
         keys = list(self._holds.of)
         if self._judge.kept is not None:
             keys.append(self._judge.kept.gang.key)
-        kinds = [kind for key in keys if (kind := self._line.kind(key)) and kind.key.queue == queue]
+        known = dict.fromkeys(self._line.kind(key) for key in keys)
+        kinds = [kind for kind in known if kind is not None and kind.key.queue == queue]
         return Scan(self._line, queue, [(kind, self._next_place(kind)) for kind in kinds])
 
     def _next_place(self, kind: Kind) -> SortKey | None:
@@ -335,10 +336,14 @@ class Cycle:
         the next.
         """
         queues = deque(self._asking)
+        lines: dict[KindKey, Iterator[SortKey]] = {}  # nobody leaves a line here: each is gone through once
         while queues and not self._out.more:
             queue = queues.popleft()
             kinds = self._asking[queue]
-            place = self._next_place(kinds[0]) if kinds[0].line else None
+            place = next(lines.setdefault(kinds[0].key, iter(kinds[0].line)), None)
+            if place is not None and place[2] in self._holds.of:
+                queues.appendleft(queue)
+                continue
             if place is not None:
                 if not self._maker.goes_on:
                     self._out.more = True
