@@ -29,7 +29,7 @@ def digits_job(name: str, *, epochs: int = 1, workers: int = 2, **spec: Any) -> 
 
 
 def sleeper(name: str, *, image: str, gpus: int = 0, seconds: int = 600, **spec: Any) -> dict[str, Any]:
-    """A job that holds its place and does nothing. It ends when it is asked to: a bare `sleep` as process 1 would not."""
+    """A job that holds its place and does nothing. It ends when asked to: a bare `sleep` as process 1 would not."""
     script = f"trap 'exit 0' TERM; sleep {seconds} & wait"
     return {
         "apiVersion": API,
