@@ -56,8 +56,7 @@ inline float widened(unsigned bits, int exponent_bits, int mantissa_bits) {
 inline float float16_to_float(unsigned short bits) {
   const auto sign = static_cast<unsigned>(bits & 0x8000u) << 16;
   if ((bits & 0x7c00u) == 0x7c00u) {
-    const unsigned mantissa = bits & 0x3ffu;
-    return __builtin_bit_cast(float, mantissa == 0 ? sign | infinity_of_float : sign | infinity_of_float | mantissa << 13);
+    return __builtin_bit_cast(float, (bits & 0x3ffu) == 0 ? sign | infinity_of_float : 0x7fffffffu);
   }
   return widened(bits, 5, 10);
 }
