@@ -14,8 +14,8 @@
 namespace datahall {
 namespace {
 
-constexpr int most_threads = 1024;
-constexpr int most_packs = 7;  // as many as 64 registers hold beside the rest
+constexpr int most_threads = 512;
+constexpr int most_packs = 14;  // 56 of the 128 registers that each of so many threads can have
 
 struct CrossEntropyArguments {
   const void* logits;
@@ -95,7 +95,7 @@ __device__ __forceinline__ float read_target(const CrossEntropyArguments& a, lon
 
 // A row in the registers of a block.
 template <typename Element, int count, int packs>
-__global__ void __launch_bounds__(most_threads) cross_entropy(CrossEntropyArguments a) {
+__global__ void __launch_bounds__(most_threads, 1) cross_entropy(CrossEntropyArguments a) {
   __shared__ typename RowSum<2, false>::Slots sum_slots;
   __shared__ typename RowMost::Slots most_slots;
   RowSum<2, false> row_sum(sum_slots);
@@ -209,6 +209,7 @@ int launch_cross_entropy(const CrossEntropyArguments& a, long long rows, void* s
   const long long in_row = (a.width + count - 1) / count;
   if (in_row <= 2 * most_threads) return start(cross_entropy<Element, count, 2>, threads_for(in_row, 2));
   if (in_row <= 4 * most_threads) return start(cross_entropy<Element, count, 4>, threads_for(in_row, 4));
+  if (in_row <= 8 * most_threads) return start(cross_entropy<Element, count, 8>, threads_for(in_row, 8));
   if (in_row <= most_packs * most_threads) {
     return start(cross_entropy<Element, count, most_packs>, threads_for(in_row, most_packs));
   }

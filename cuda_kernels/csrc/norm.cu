@@ -83,7 +83,7 @@ __device__ __forceinline__ void write_normalised(
 
 // A row in the registers of a warp (blockDim = 32 x rows) or of a block (blockDim = threads x 1).
 template <typename Element, int count, int packs, bool layer, bool row_is_warp>
-__global__ void __launch_bounds__(row_is_warp ? warp_size * warps_per_block : most_forward_threads)
+__global__ void __launch_bounds__(row_is_warp ? warp_size * warps_per_block : most_forward_threads, 1)
     norm_forward(ForwardArguments a) {
   __shared__ typename RowSum<1, row_is_warp>::Slots slots;
   RowSum<1, row_is_warp> rows(slots);
