@@ -69,6 +69,8 @@ class Slots:
 
     def of(self, rows: Rows) -> Counts:
         """Slots of each class on nodes in the given states, [row, class]; at most 4,096."""
+        if rows.shape[1] == FREE:  # a hall in which no node has a GPU
+            return np.zeros((len(rows), len(self._gpus)), dtype=np.int16)
         slots = self._per_piece[rows[:, FREE]]
         for column in range(FREE + 1, rows.shape[1]):
             slots += self._per_piece[rows[:, column]]
