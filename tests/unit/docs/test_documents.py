@@ -88,7 +88,14 @@ def test_every_variable_that_is_named_is_read_somewhere():
     named = {name for page in PAGES for name in re.findall(r"\bDATAHALL_[A-Z_]+\b", text_of(page))}
     sources = [
         path.read_text(encoding="utf-8")
-        for room in ("operator/datahall", "trainer_image", "cuda_kernels", "local_cluster", "examples", "bench")
+        for room in (
+            "operator/datahall",
+            "trainer_image",
+            "cuda_kernels",
+            "local_cluster",
+            "examples",
+            "bench",
+        )
         for path in (ROOT / room).rglob("*")
         if path.suffix in (".py", ".go")
     ]
