@@ -76,7 +76,8 @@ _LDFLAGS = " ".join(
 )
 # Without -trimpath: with it, Go tells a package by the version that a module asks for and not by the one that `replace`
 # gives, and compiles what the modules share once for each of them after all.
-_BUILD = ("go", "build", "-buildvcs=false", "-ldflags", _LDFLAGS)
+# Without DWARF, which the linker would leave out anyway (-s -w): a tenth less to compute, and a smaller cache.
+_BUILD = ("go", "build", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-ldflags", _LDFLAGS)
 
 
 def module_hash(folder: Path, *, flags: Iterable[str] = _BUILD) -> str:
