@@ -9,9 +9,10 @@ At each queue of the tree, with everything beneath it:
     dominant = max(mean GPUs / GPUs of the hall, mean watts / watts of the hall)
     share    = (dominant - nominal GPUs beneath it / GPUs of the hall, but at least 0) / weight
 
-The smaller share goes first; among those within their nominal the smaller dominant / weight; then the name. Nominal
-quota is everyone's own and what is beyond it is divided by weight, as in Kueue's fair sharing, but over time: a queue
-that took much yesterday stands behind today, and not for ever.
+The smaller share goes first; among those within their nominal the smaller dominant / weight; then who was served longer
+ago, so that queues whose gangs ask for no GPUs take turns, too; then the name. Nominal quota is everyone's own and what
+is beyond it is divided by weight, as in Kueue's fair sharing, but over time: a queue that took much yesterday stands
+behind today, and not for ever.
 
 Two traps shaped this. Use is known only when a meter is read: until then a gang just admitted would weigh nothing, and
 a queue with many small gangs would have them all go first. So an admission is charged one accounting interval in
@@ -117,6 +118,10 @@ class Fairness:
         self._used: dict[str, _Used] = {}
         self._sums: dict[str, _Sum] = {}
         self._own_nominal_gpus: dict[str, float] = {}
+        # When a queue had its last admission, itself and with everything beneath it: a count of admissions.
+        self._served: dict[str, int] = {}
+        self._served_beneath: dict[str, int] = {}
+        self._admissions = 0
         self._sums_version = -1
         self._told_seconds: float | None = None
         self._time = 0.0
@@ -164,6 +169,12 @@ class Fairness:
         used.ahead_gpu_seconds += gpu_seconds
         used.ahead_joules += joules
         self._add_above(queue, gpu_seconds, joules)
+        self._admissions += 1
+        self._served[queue] = self._admissions
+        here: str | None = queue
+        while here is not None:
+            self._served_beneath[here] = self._admissions
+            here = self._tree.parent(here)
 
     def take_back(self, queue: str, gpus: float, watts: float, now_seconds: float) -> None:
         """Take back the advance of a gang that did not start after all, as far as no reading has been set off."""
@@ -231,18 +242,18 @@ class Fairness:
         """What decides about a queue with everything beneath it."""
         total, spec = self._sums.get(queue), self._tree.spec(queue)
         if total is None or spec is None:
-            return 0.0, 0.0, queue
+            return 0.0, 0.0, 0, queue
         left = self._left(total.at)
         beyond, dominant = self._shares(
             total.gpu_seconds * left, total.joules * left, total.nominal_gpus, spec.weight
         )
-        return beyond, dominant, queue
+        return beyond, dominant, self._served_beneath.get(queue, 0), queue
 
     def _own_key(self, queue: str) -> Key:
         """What decides about a queue itself among those beneath it: without them, and with weight 1."""
         used, nominal_gpus = self._used.get(queue), self._own_nominal_gpus.get(queue)
         if used is None or nominal_gpus is None:
-            return 0.0, 0.0, queue
+            return 0.0, 0.0, 0, queue
         left = self._left(used.at)
         beyond, dominant = self._shares(
             (used.gpu_seconds + used.ahead_gpu_seconds) * left,
@@ -250,7 +261,7 @@ class Fairness:
             nominal_gpus,
             1.0,
         )
-        return beyond, dominant, queue
+        return beyond, dominant, self._served.get(queue, 0), queue
 
     def _share(self, gpu_seconds: float, joules: float, nominal_gpus: float, weight: float) -> Share:
         window_seconds = self._half_life_seconds / math.log(2)
@@ -319,6 +330,9 @@ class Fairness:
             return
         self._sums_version = self._tree.version
         self._sums = {name: _Sum(at=self._time) for name in self._tree.names()}
+        for served in (self._served, self._served_beneath):
+            for gone in served.keys() - self._sums.keys():
+                del served[gone]
         self._own_nominal_gpus = {}
         for queue in [name for name in self._used if name not in self._sums]:
             used, left = self._used[queue], self._left(self._used[queue].at)

@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush
 
 from datahall.planning.queues.tree import QueueTree
 
-Key = tuple[float, float, str]
+Key = tuple[float, float, int, str]
 """What decides between neighbours; the smaller goes first, and the name makes the order total."""
 
 _Place = tuple[str, bool]

@@ -128,7 +128,7 @@ def test_small_gangs_in_one_interval_do_not_all_go_first():
         name = turns.next_queue()
         turns.admitted(name, gpus=1 if name == "a" else 4)
         order.append(name)
-    assert "".join(order) == "abaaaabaa", "4 of a for each of b; at a tie the name decides"
+    assert "".join(order) == "abaaabaaa", "4 of a for each of b; at a tie goes who was served longer ago"
 
 
 def test_readings_are_set_off_against_advances():
@@ -251,17 +251,18 @@ def test_what_makes_no_sense_is_refused(amounts):
         Fairness(QueueTree(), capacity=Capacity(1), half_life_seconds=0)
 
 
-def by_search(made, fairness, alone, waiting, now):
+def by_search(made, fairness, alone, waiting, served, now):
     """Whose turn it is, by looking at everyone, level by level. `alone` knows the queues without those beneath."""
 
-    def standing(share, name):
-        return share.beyond, share.total, name
+    def standing(share, name, whose):
+        last = max((i for i, queue in enumerate(served) if queue in whose), default=-1)
+        return share.beyond, share.total, last, name
 
     def beneath(name):
         return {name, *(lower for child in made.children(name) for lower in beneath(child))}
 
     def first(names):
-        return min(names, key=lambda name: standing(fairness.share(name, now), name))
+        return min(names, key=lambda name: standing(fairness.share(name, now), name, beneath(name)))
 
     here = first(name for name in made.names() if made.parent(name) is None and beneath(name) & waiting)
     while True:
@@ -270,7 +271,9 @@ def by_search(made, fairness, alone, waiting, now):
         }
         if here in waiting:
             places[here] = alone.share(here, now)
-        found = min(places, key=lambda name: standing(places[name], name))
+        found = min(
+            places, key=lambda name: standing(places[name], name, {name} if name == here else beneath(name))
+        )
         if found == here:
             return here
         here = found
@@ -299,13 +302,14 @@ def test_the_tournament_finds_whom_a_search_finds(made, used, waiting, steps):
     waiting &= set(whole.names())
     turns = fairness.turns(waiting, 1000.0)
     alone.share("a", 1000.0)
+    served = []
     for ends, name, gpus in [*steps, *((True, "", 0) for _ in NAMES)]:
         turn = turns.next_queue()
         assert turn == turns.next_queue()
         if not waiting:
             assert turn is None
             return
-        assert turn == by_search(whole, fairness, alone, waiting, 1000.0)
+        assert turn == by_search(whole, fairness, alone, waiting, served, 1000.0)
         if ends:
             # Not always the one whose turn it is: others may end for reasons of their own.
             ended = name if name in waiting else turn
@@ -313,6 +317,7 @@ def test_the_tournament_finds_whom_a_search_finds(made, used, waiting, steps):
             waiting.discard(ended)
         else:
             turns.admitted(turn, gpus=gpus, watts=10.0 * gpus)
+            served.append(turn)
             alone.admit(turn, gpus, 10.0 * gpus, 1000.0)
 
 
@@ -363,3 +368,17 @@ def test_sums_are_those_of_the_queues_after_any_history(made, events, data):
         assert share.mean_gpus == pytest.approx(sum(p.mean_gpus for p in parts), rel=1e-6, abs=1e-9)
         assert share.mean_watts == pytest.approx(sum(p.mean_watts for p in parts), rel=1e-6, abs=1e-9)
         assert share.nominal_gpus == sum(p.nominal_gpus for p in parts)
+
+
+def test_queues_whose_gangs_ask_for_no_gpus_take_turns():
+    fairness = Fairness(tree(queue("a"), queue("b")), capacity=Capacity(0))
+    turns = fairness.turns(["a", "b"], 0.0)
+    order = []
+    for _ in range(4):
+        name = turns.next_queue()
+        turns.admitted(name, gpus=0)
+        order.append(name)
+    assert order == ["a", "b", "a", "b"]
+    assert fairness.turns(["a", "b"], 1.0).next_queue() == "a", "and so on in the next pass"
+    fairness.admit("a", 0, 0, 2.0)
+    assert fairness.turns(["a", "b"], 3.0).next_queue() == "b"
