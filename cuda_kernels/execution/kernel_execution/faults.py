@@ -97,5 +97,7 @@ def find_survivors(
                 check(library)
             except Exception:  # noqa: S112 - whatever says that it is wrong
                 continue
+            finally:
+                library.release()
             survivors.append(fault)
     return survivors

@@ -81,6 +81,11 @@ class Library:
         self._settings.argtypes = [ctypes.c_int, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_longlong]
         self._settings.restype = None
 
+    def release(self) -> None:
+        """Gives back what it keeps between calls: for who has many libraries, one after the other."""
+        with _LOCK:
+            self._library.datahall_cpu_release()
+
     def check(
         self,
         function: str,
