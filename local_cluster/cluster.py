@@ -8,7 +8,6 @@ them.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
@@ -253,21 +252,6 @@ def _until(site: Site, component: Component, ready: Callable[[], bool]) -> None:
     )
 
 
-def _remove_mounted(folder: Path) -> None:
-    """Remove a folder below which something may still be mounted: by a `mount` that its kubelet had begun, and left."""
-    deadline = time.monotonic() + _GRACE_SECONDS
-    while True:
-        network.unmount_under(folder)
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
-
-
 def _clear(site: Site) -> None:
     """Undo everything, in the order in which nothing comes back: those who start things go first."""
     starters = ("provisioner", "gpusim", "kubelet", "kube-controller-manager", "kube-scheduler", "kube-proxy")
@@ -282,7 +266,7 @@ def _clear(site: Site) -> None:
     network.tear_down(site)
     cgroups.tear_down()
     if site.kubelet_mark.exists():
-        _remove_mounted(site.kubelet_root)
+        shutil.rmtree(site.kubelet_root)
     for folder in (site.state, site.run):
         shutil.rmtree(folder, ignore_errors=True)
     results = [path for name in sandboxes for path in _CNI_RESULTS.glob(f"*-{name}-*")]
