@@ -118,8 +118,16 @@ def _bring_images(site: Site, runtime: threading.Event) -> None:
 
 
 def down() -> None:
-    """End and remove everything but the caches (programs, images)."""
+    """End and remove everything but the caches (programs, images).
+
+    Raises:
+        ClusterError: The cluster on this machine is one under another DATAHALL_CACHE; nothing is touched.
+    """
     site = Site()
+    if (other := site.other_state) is not None:
+        raise ClusterError(
+            f"the cluster on this machine belongs to {other}: end it with DATAHALL_CACHE={other.parent}"
+        )
     with file_lock(site.state.with_name("cluster.lock"), waiting_for="cluster"):
         _clear(site)
     say("cluster is down")
@@ -160,7 +168,7 @@ def _prepare(site: Site, programs: dict[str, Path]) -> None:
     """Everything that is not a process: namespace, cgroup, files, certificates."""
     for folder in (site.state, site.logs, site.volumes, site.run, site.kubelet_root):
         folder.mkdir(parents=True, exist_ok=True)
-    site.kubelet_mark.touch()
+    site.kubelet_mark.write_text(f"{site.state}\n")
     if not network.exists(site):
         network.set_up(site)
     cgroups.set_up()

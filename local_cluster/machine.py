@@ -94,6 +94,10 @@ def _hard_problems(site: Site) -> list[str]:
     root = site.kubelet_root
     if root.exists() and any(root.iterdir()) and not site.kubelet_mark.exists():
         problems.append(f"another kubelet lives here: {root} is not empty and not ours")
+    if (other := site.other_state) is not None:
+        problems.append(
+            f"another local cluster is here, of {other}: end it with DATAHALL_CACHE={other.parent} make down"
+        )
     if not problems and find("ip") is not None and (found := network.collisions(site)):
         problems.append(
             f"addresses {site.addresses.whole} are taken ({'; '.join(found)}): "

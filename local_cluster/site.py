@@ -71,6 +71,14 @@ class Site:
         # a trap.
         self.kubelet_root = Path("/var/lib/kubelet")
         self.kubelet_mark = self.kubelet_root / ".datahall-local-cluster"
+        """Names the state of the cluster that it belongs to."""
+
+    @property
+    def other_state(self) -> Path | None:
+        """The state of a cluster under another DATAHALL_CACHE, which has this machine's kubelet folder; or None."""
+        owner = self.kubelet_mark.read_text().strip() if self.kubelet_mark.exists() else ""
+        state = Path(owner) if owner else self.state
+        return state if state != self.state and state.exists() else None
 
     @cached_property
     def namespace(self) -> Path:
