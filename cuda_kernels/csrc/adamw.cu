@@ -318,19 +318,6 @@ __global__ void __launch_bounds__(1024) add_all(const float* sums, long long cou
   if (threadIdx.x == 0) *sum = mine[0];
 }
 
-template <typename Call>
-int with_type(int dtype, const Call& call) {
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::float32:
-      return call.template operator()<float>();
-    case Dtype::bfloat16:
-      return call.template operator()<__nv_bfloat16>();
-    case Dtype::float16:
-      return call.template operator()<__half>();
-  }
-  return cudaErrorInvalidValue;
-}
-
 }  // namespace
 }  // namespace datahall
 
@@ -346,7 +333,7 @@ int datahall_squared_norm(const void* tensors, int number, long long chunks, flo
   if (number < 0 || chunks < 0 || chunks > 0x7fffffffLL) return cudaErrorInvalidValue;
   int error = 0;
   if (chunks > 0) {
-    error = with_type(dtype, [&]<typename Element>() {
+    error = with_type(static_cast<Dtype>(dtype), [&]<typename Element>() {
       return launch(square_chunks<Element>, dim3(static_cast<unsigned>(chunks)), dim3(chunk_threads), 0, stream,
                     static_cast<const AdamWTensor*>(tensors), number, sums);
     });
@@ -367,7 +354,7 @@ int datahall_adamw(const void* tensors, int number, long long chunks, const floa
   const AdamWArguments a{static_cast<const AdamWTensor*>(tensors), number, learning_rate, step, squared_norm, most_norm,
                          one_minus_beta1, one_minus_beta2, log_beta1, log_beta2, epsilon, decay, stochastic != 0, seed};
   const dim3 grid(static_cast<unsigned>(chunks));
-  return with_type(dtype, [&]<typename Element>() {
+  return with_type(static_cast<Dtype>(dtype), [&]<typename Element>() {
     if (eight_bit != 0) return launch(adamw<Element, true>, grid, dim3(chunk_threads), 0, stream, a);
     return launch(adamw<Element, false>, grid, dim3(chunk_threads), 0, stream, a);
   });

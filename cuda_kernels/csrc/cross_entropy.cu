@@ -239,15 +239,9 @@ int datahall_cross_entropy(const void* logits, const long long* targets, const f
   if (rows == 0) return 0;
   if (rows < 0 || rows > 0x7fffffffLL || width <= 0 || stride < width) return cudaErrorInvalidValue;
   const CrossEntropyArguments a{logits, targets, scale, loss, logsumexp, dlogits, width, stride, ignored, smoothing};
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::float32:
-      return launch_typed<float>(a, rows, stream);
-    case Dtype::bfloat16:
-      return launch_typed<__nv_bfloat16>(a, rows, stream);
-    case Dtype::float16:
-      return launch_typed<__half>(a, rows, stream);
-  }
-  return cudaErrorInvalidValue;
+  return with_type(static_cast<Dtype>(dtype), [&]<typename Element>() {
+    return launch_typed<Element>(a, rows, stream);
+  });
 }
 
 }  // extern "C"

@@ -129,6 +129,20 @@ __device__ __forceinline__ void read_weights(
   }
 }
 
+// `call` for the type that a code stands for: `call.operator()<Element>()`; an error for a code that is none.
+template <typename Call>
+int with_type(Dtype dtype, const Call& call) {
+  switch (dtype) {
+    case Dtype::float32:
+      return call.template operator()<float>();
+    case Dtype::bfloat16:
+      return call.template operator()<__nv_bfloat16>();
+    case Dtype::float16:
+      return call.template operator()<__half>();
+  }
+  return cudaErrorInvalidValue;
+}
+
 // Whether wide packs may be read from there; null is as good as any.
 inline bool is_aligned(const void* pointer) { return reinterpret_cast<unsigned long long>(pointer) % 16 == 0; }
 

@@ -509,15 +509,7 @@ int forward(const ForwardArguments& a, Dtype dtype, void* stream) {
     if (aligned && a.width % wide == 0) return launch_forward<Element, wide, layer>(a, stream);
     return launch_forward<Element, 1, layer>(a, stream);
   };
-  switch (dtype) {
-    case Dtype::float32:
-      return typed.template operator()<float>();
-    case Dtype::bfloat16:
-      return typed.template operator()<__nv_bfloat16>();
-    case Dtype::float16:
-      return typed.template operator()<__half>();
-  }
-  return cudaErrorInvalidValue;
+  return with_type(dtype, typed);
 }
 
 template <bool layer>
@@ -532,19 +524,7 @@ int backward(const BackwardArguments& a, void* dweight, void* dbias, Dtype dtype
       if (aligned && a.width % wide == 0) return launch_backward<Element, wide, layer>(a, stream);
       return launch_backward<Element, 1, layer>(a, stream);
     };
-    switch (dtype) {
-      case Dtype::float32:
-        error = typed.template operator()<float>();
-        break;
-      case Dtype::bfloat16:
-        error = typed.template operator()<__nv_bfloat16>();
-        break;
-      case Dtype::float16:
-        error = typed.template operator()<__half>();
-        break;
-      default:
-        return cudaErrorInvalidValue;
-    }
+    error = with_type(dtype, typed);
   }
   const int partials = a.rows > 0 ? a.partials : 0;  // no rows: the sums are zeros
   const dim3 grid(static_cast<unsigned>((a.width + warp_size - 1) / warp_size));

@@ -338,15 +338,9 @@ int datahall_paged_attention(const void* q, void* keys, void* values, float* key
   if (!shaped || !is_aligned(keys) || !is_aligned(values)) return cudaErrorInvalidValue;
   const PagedAttentionArguments a{q, {keys, key_scales}, {values, value_scales}, pages, lengths, out, partial_out,
                                   partial_sums, number_of_pages, most_pages, q_heads, kv_heads, splits, scale};
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::float32:
-      return launch_kind<float>(a, sequences, head_dim, cache_kind, stream);
-    case Dtype::bfloat16:
-      return launch_kind<__nv_bfloat16>(a, sequences, head_dim, cache_kind, stream);
-    case Dtype::float16:
-      return launch_kind<__half>(a, sequences, head_dim, cache_kind, stream);
-  }
-  return cudaErrorInvalidValue;
+  return with_type(static_cast<Dtype>(dtype), [&]<typename Element>() {
+    return launch_kind<Element>(a, sequences, head_dim, cache_kind, stream);
+  });
 }
 
 }  // extern "C"

@@ -187,15 +187,9 @@ int datahall_rope_append(const void* qkv, const long long* positions, const long
                               rotary, interleaved != 0, epsilon, static_cast<Dtype>(weight_dtype)};
   const auto kind = static_cast<CacheKind>(cache_kind);
   const dim3 grid(static_cast<unsigned>(blocks)), block(warp_size, warps);
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::float32:
-      return launch(rope_append<float>, grid, block, 0, stream, a, kind);
-    case Dtype::bfloat16:
-      return launch(rope_append<__nv_bfloat16>, grid, block, 0, stream, a, kind);
-    case Dtype::float16:
-      return launch(rope_append<__half>, grid, block, 0, stream, a, kind);
-  }
-  return cudaErrorInvalidValue;
+  return with_type(static_cast<Dtype>(dtype), [&]<typename Element>() {
+    return launch(rope_append<Element>, grid, block, 0, stream, a, kind);
+  });
 }
 
 }  // extern "C"

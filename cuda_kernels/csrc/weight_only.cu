@@ -192,15 +192,7 @@ int datahall_weight_only(const void* x, const void* codes, const float* scales, 
     return bits == 8 ? launch_bits<Element, 8>(a, multiprocessors, stream)
                      : launch_bits<Element, 4>(a, multiprocessors, stream);
   };
-  switch (static_cast<Dtype>(dtype)) {
-    case Dtype::float32:
-      return typed.template operator()<float>();
-    case Dtype::bfloat16:
-      return typed.template operator()<__nv_bfloat16>();
-    case Dtype::float16:
-      return typed.template operator()<__half>();
-  }
-  return cudaErrorInvalidValue;
+  return with_type(static_cast<Dtype>(dtype), typed);
 }
 
 }  // extern "C"
