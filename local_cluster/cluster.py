@@ -166,8 +166,9 @@ def status() -> list[Status]:
 
 def _prepare(site: Site, programs: dict[str, Path]) -> None:
     """Everything that is not a process: namespace, cgroup, files, certificates."""
-    for folder in (site.state, site.logs, site.volumes, site.run, site.kubelet_root):
+    for folder in (site.state, site.logs, site.volumes, site.run, site.kubelet_own, site.kubelet_root):
         folder.mkdir(parents=True, exist_ok=True)
+    network.mount(site.kubelet_own, site.kubelet_root)
     site.kubelet_mark.write_text(f"{site.state}\n")
     if not network.exists(site):
         network.set_up(site)
@@ -273,8 +274,6 @@ def _clear(site: Site) -> None:
         network.unmount_under(folder)
     network.tear_down(site)
     cgroups.tear_down()
-    if site.kubelet_mark.exists():
-        shutil.rmtree(site.kubelet_root)
     for folder in (site.state, site.run):
         shutil.rmtree(folder, ignore_errors=True)
     results = [path for name in sandboxes for path in _CNI_RESULTS.glob(f"*-{name}-*")]
@@ -286,6 +285,7 @@ def _clear(site: Site) -> None:
         _CNI_RESULTS.parent,
         Path("/run/containerd/s"),
         Path("/run/containerd"),
+        site.kubelet_root,
     ):
         with contextlib.suppress(OSError):
             folder.rmdir()  # only when it is empty

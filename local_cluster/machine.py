@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -91,9 +92,8 @@ def _hard_problems(site: Site) -> list[str]:
         problems.append("no cgroups are mounted at /sys/fs/cgroup")
     if "overlay" not in Path("/proc/filesystems").read_text() and not Path("/sys/module/overlay").exists():
         problems.append("the kernel has no overlay file system")
-    root = site.kubelet_root
-    if root.exists() and any(root.iterdir()) and not site.kubelet_mark.exists():
-        problems.append(f"another kubelet lives here: {root} is not empty and not ours")
+    if not site.kubelet_mark.exists() and (signs := _other_kubelet(site)):
+        problems.append(f"another kubelet lives here ({signs}): end it first")
     if (other := site.other_state) is not None:
         problems.append(
             f"another local cluster is here, of {other}: end it with DATAHALL_CACHE={other.parent} make down"
@@ -104,6 +104,23 @@ def _hard_problems(site: Site) -> list[str]:
             "set DATAHALL_NETWORK to two free leading numbers, for instance 10.214"
         )
     return problems
+
+
+def _other_kubelet(site: Site, proc: Path = Path("/proc")) -> str:
+    """What tells that a kubelet uses the machine's folder; empty where none does.
+
+    What one that has ended left there is no sign: ours is mounted over it, and hides it for a while.
+    """
+    if mounted := network.mounts_under(site.kubelet_root):
+        return f"{mounted[0]} is mounted"
+    ours = (proc / "self/ns/mnt").readlink()
+    for process in proc.glob("[0-9]*"):
+        # Ended meanwhile, or (its namespace) somebody's of whom even root may not know.
+        with contextlib.suppress(OSError):
+            # Those in containers (of kind, say) have folders of their own.
+            if (process / "comm").read_text() == "kubelet\n" and (process / "ns/mnt").readlink() == ours:
+                return f"process {process.name}"
+    return ""
 
 
 def _effective_capabilities(status: Iterable[str]) -> int:

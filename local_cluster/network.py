@@ -74,6 +74,16 @@ def collisions(site: Site) -> list[str]:
     return found
 
 
+def mount(own: Path, point: Path) -> None:
+    """Show `own` at `point`, over what is there, unless something is mounted there already."""
+    if str(point) in mounts_under(point):
+        return
+    _run("mount", "--bind", str(own), str(point))
+    # Apart from the machine's own mounts: what a kubelet mounts below would appear below `own` a second time.
+    _run("mount", "--make-private", str(point))
+    _run("mount", "--make-shared", str(point))
+
+
 def mounts_under(folder: Path) -> list[str]:
     """Mount points at or below `folder`, innermost first."""
     prefix = str(folder)

@@ -67,9 +67,10 @@ class Site:
         """Images; stays."""
         # Sockets have a limit of 108 characters, so they cannot lie under a cache folder of any depth.
         self.run = Path("/run/datahall")
-        # Fixed in the device-plugin API and in every tool that reads pod resources: a folder of our own would be
-        # a trap.
+        # Fixed in the device-plugin API and in every tool that reads pod resources: another path would be a trap.
         self.kubelet_root = Path("/var/lib/kubelet")
+        self.kubelet_own = self.state / "kubelet"
+        """What is mounted there, so that nothing is ever written to, or removed from, the machine's own folder."""
         self.kubelet_mark = self.kubelet_root / ".datahall-local-cluster"
         """Names the state of the cluster that it belongs to."""
 

@@ -29,3 +29,25 @@ def test_another_system_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
     with pytest.raises(ClusterError, match="Darwin"):
         machine.check(Site(), images=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "namespace", "said"),
+    [
+        ("kubelet", "mnt:[1]", "process 42"),
+        ("kubelet", "mnt:[2]", ""),  # in a container, where the folder is another
+        ("kubectl", "mnt:[1]", ""),
+    ],
+)
+def test_a_kubelet_that_runs_here_is_another_one_but_what_one_has_left_is_not(
+    name: str, namespace: str, said: str, tmp_path: Path
+) -> None:
+    site = Site()
+    site.kubelet_root = tmp_path / "kubelet"
+    (site.kubelet_root / "pods").mkdir(parents=True)
+    for process, command, lives_in in (("self", "python", "mnt:[1]"), ("42", name, namespace)):
+        folder = tmp_path / "proc" / process / "ns"
+        folder.mkdir(parents=True)
+        (folder / "mnt").symlink_to(lives_in)
+        (folder.parent / "comm").write_text(f"{command}\n")
+    assert machine._other_kubelet(site, tmp_path / "proc") == said
