@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "dtypes.cuh"
+#include "launchers/norm.h"
 #include "platform.cuh"
 #include "reduce.cuh"
 
@@ -545,10 +546,6 @@ int backward(const BackwardArguments& a, void* dweight, void* dbias, Dtype dtype
 using datahall::Dtype;
 
 extern "C" {
-
-// Each returns 0 or a cudaError_t. Pointers are to device memory; rows are contiguous; null stands for "none" where it
-// is allowed. dtype: of x, residual, y, summed, dy, dsummed, dx; weight_dtype: of weight, bias and their gradients,
-// which is dtype or float32.
 
 int datahall_rms_norm_forward(const void* x, const void* residual, const void* weight, void* y, void* summed,
                               float* rstd, long long rows, long long width, float epsilon, int dtype, int weight_dtype,

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "dtypes.cuh"
+#include "launchers/paged_attention.h"
 #include "paged_cache.cuh"
 #include "platform.cuh"
 #include "reduce.cuh"
@@ -317,7 +318,6 @@ int launch_kind(const PagedAttentionArguments& a, int sequences, int head_dim, i
 
 extern "C" {
 
-// Into how many parts contexts of up to `most_tokens` are to be split, so that all multiprocessors have work.
 int datahall_paged_splits(int sequences, int q_heads, int kv_heads, int most_tokens, int multiprocessors) {
   constexpr int least = 64;  // tokens of a part: below, joining costs more than it brings
   const int group = q_heads / kv_heads, heads = datahall::heads_at_once(group);
@@ -325,8 +325,6 @@ int datahall_paged_splits(int sequences, int q_heads, int kv_heads, int most_tok
   return std::clamp(2 * multiprocessors / blocks, 1, std::clamp((most_tokens + least - 1) / least, 1, 256));
 }
 
-// Returns 0 or a cudaError_t. Shapes: see PagedAttentionArguments. head_dim: 64 or 128. Partial arrays may be null
-// where splits is 1; an 8-bit cache wants 16-bit data. A page number that does not exist makes the heads of its sequence NaN.
 int datahall_paged_attention(const void* q, void* keys, void* values, float* key_scales, float* value_scales,
                              const int* pages, const int* lengths, void* out, float* partial_out, float* partial_sums,
                              long long number_of_pages, int sequences, int most_pages, int q_heads, int kv_heads,

@@ -4,6 +4,7 @@
 // A warp has one head of one token. A thread has the two elements that a rotation mixes, so no data goes between
 // threads but for the sums. All in float32 from reading to writing: rounded once.
 #include "dtypes.cuh"
+#include "launchers/rope_append.h"
 #include "paged_cache.cuh"
 #include "platform.cuh"
 #include "reduce.cuh"
@@ -169,8 +170,6 @@ __global__ void __launch_bounds__(warps* warp_size) rope_append(RopeAppendArgume
 
 extern "C" {
 
-// Returns 0 or a cudaError_t. Shapes: see RopeAppendArguments. head_dim: even, up to 256; rotary: even, up to head_dim.
-// cache_kind: 0 as the data, 1 fp8, 2 int8.
 int datahall_rope_append(const void* qkv, const long long* positions, const long long* slots, const float* angles,
                          const void* q_weight, const void* k_weight, void* q, void* keys, void* values,
                          float* key_scales, float* value_scales, long long tokens, long long most_position,

@@ -8,6 +8,7 @@
 // W: [outputs, stride] codes, two to a byte with 4 bits (the even one low), unsigned, zero at 128 or 8; rows are padded
 // to whole loads. scales: [outputs, groups], a group being `group` inputs in a row. Sums are in float32, in fixed order.
 #include "dtypes.cuh"
+#include "launchers/weight_only.h"
 #include "platform.cuh"
 #include "reduce.cuh"
 
@@ -174,9 +175,6 @@ int launch_bits(const WeightOnlyArguments& a, int multiprocessors, void* stream)
 
 extern "C" {
 
-// Returns 0 or a cudaError_t. x: [rows, inputs], y: [rows, outputs], bias: [outputs] or null, all of `dtype`; codes:
-// [outputs, row_bytes], row_bytes a multiple of 16 with room for all inputs; scales: [outputs, ceil(inputs / group)],
-// float32; bits: 8 or 4; group: a multiple of 32, or at least `inputs`.
 int datahall_weight_only(const void* x, const void* codes, const float* scales, const void* bias, void* y,
                          long long rows, int inputs, int outputs, int row_bytes, int group, int bits,
                          int multiprocessors, int dtype, void* stream) {

@@ -13,7 +13,7 @@ and if not, why. The variable DATAHALL_KERNELS decides what happens then:
 
 from datahall_kernels.dispatch import Path, PathTaken, paths
 from datahall_kernels.native import Availability, Reason, available
-from datahall_kernels.norm import layer_norm, rms_norm
+from datahall_kernels.norm.functions import layer_norm, rms_norm
 from datahall_kernels.settings import KernelsError, Mode
 
 __all__ = [

@@ -13,15 +13,10 @@ from enum import StrEnum
 
 import torch
 
-from datahall_kernels import ops, settings
+from datahall_kernels import families, settings
 
 OLDEST_TORCH = (2, 11)
 OLDEST_CAPABILITY = (8, 0)
-# What each of the functions that people call is made of.
-OPS_OF = {
-    "rms_norm": ("rms_norm", "add_rms_norm", "rms_norm_backward"),
-    "layer_norm": ("layer_norm", "add_layer_norm", "layer_norm_backward"),
-}
 _MODULE = "datahall_kernels._native"
 
 
@@ -88,7 +83,7 @@ def judge(op: str, *, library: Availability, device: torch.device | None = None)
     """Whether our kernel can run `op` on `device` (None: torch's current CUDA device), whatever the variable says."""
     if not library.ok:
         return library
-    for part in OPS_OF[op]:
+    for part in families.PARTS[op]:
         if not torch._C._dispatch_has_kernel_for_dispatch_key(f"datahall::{part}", "CUDA"):
             return Availability(Reason.NOT_IN_LIBRARY, f"the native library is older than datahall::{part}")
     if not torch.cuda.is_available():
@@ -111,8 +106,5 @@ def available() -> dict[str, Availability]:
     """
     if settings.mode() is settings.Mode.OFF:
         off = Availability(Reason.FORCED_OFF, f"{settings.VARIABLE}=off")
-        return dict.fromkeys(OPS_OF, off)
-    return {op: judge(op, library=LIBRARY) for op in OPS_OF}
-
-
-assert set(ops.NAMES) == {part for parts in OPS_OF.values() for part in parts}
+        return dict.fromkeys(families.PARTS, off)
+    return {op: judge(op, library=LIBRARY) for op in families.PARTS}

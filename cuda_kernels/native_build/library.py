@@ -47,10 +47,10 @@ def build(sources: Path, *, output: Path, work: Path) -> Path:
     """
     tools = toolkit.find()
     work.mkdir(parents=True, exist_ok=True)
-    cuda, cpp = sorted(sources.glob("*.cu")), sorted(sources.glob("*.cpp"))
+    cuda, cpp = sorted(sources.glob("*.cu")), sorted(sources.glob("bindings/*.cpp"))
     objects = [work / f"{source.name}.o" for source in (*cuda, *cpp)]
     commands = [_nvcc(tools, source, work / f"{source.name}.o") for source in cuda]
-    commands += [cpp_command(tools, Path(source.name), work / f"{source.name}.o") for source in cpp]
+    commands += [cpp_command(tools, source.relative_to(sources), work / f"{source.name}.o") for source in cpp]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         said = list(pool.map(lambda command: _run(command, sources), commands))
     exports = work / "exports.map"

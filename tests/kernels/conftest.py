@@ -10,8 +10,7 @@ from pathlib import Path
 import hypothesis
 
 ROOM = Path(__file__).resolve().parents[2] / "cuda_kernels"
-if str(ROOM) not in sys.path:
-    sys.path.append(str(ROOM))
+sys.path.extend(str(room) for room in (ROOM, ROOM / "execution") if str(room) not in sys.path)
 
 # As in tests/conftest.py, which is not there when the wheel is tested.
 hypothesis.settings.register_profile(

@@ -10,7 +10,7 @@ uninitialised, misaligned or dead-locked; what is right is then in `y`. How it w
 from __future__ import annotations
 
 from .buffers import Array, InOut, Input, Output, Scratch, Table
-from .building import BuildError, build
+from .building import BuildError, build, compile_unchecked
 from .faults import Fault, FaultError, find_survivors
 from .findings import Finding, Kind
 from .library import KernelError, Library, Order, Outcome
@@ -32,5 +32,6 @@ __all__ = [
     "Scratch",
     "Table",
     "build",
+    "compile_unchecked",
     "find_survivors",
 ]

@@ -40,6 +40,16 @@ KERNEL_FLAGS = (
     "-fno-gnu-unique",  # two libraries with the same template have a static of it each
     "-ffp-contract=off",  # the same bits on every processor
 )
+UNCHECKED = "-DDATAHALL_CPU_UNCHECKED"
+UNCHECKED_FLAGS = (
+    *COMMON_FLAGS,
+    "-O1",
+    "-Wno-unknown-pragmas",
+    "-fno-strict-aliasing",
+    "-fno-gnu-unique",
+    "-ffp-contract=off",
+    UNCHECKED,
+)
 # A thread-local array, which only shared memory is (cuda_on_cpu.h), in the compiler's assembly.
 SHARED_ARRAY = re.compile(
     r"(\.section\s+\.tbss[^\n]*\n(?:\s+\.(?:align|type|weak|size)[^\n]*\n)*([\w.$]+):\n\s+\.zero\s+)(\d+)"
@@ -65,11 +75,36 @@ def build(sources: Sequence[Path], *, include: Sequence[Path] = ()) -> Library:
     folders = [*dict.fromkeys([*(source.parent for source in sources), *include])]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         kernels = pool.map(lambda source: _kernel_object(source, folders), sources)
-        runtime = pool.map(_runtime_object, sorted(RUNTIME.glob("*.cpp")))
+        runtime = pool.map(lambda source: _runtime_object(source, RUNTIME_FLAGS), _runtime_sources())
         objects = [*kernels, *runtime]
-    name = _digest([*LINK_FLAGS, *(str(path) for path in objects)])
+    name = digest([*LINK_FLAGS, *(str(path) for path in objects)])
     arguments = [*LINK_FLAGS, *(str(path) for path in objects), "-o"]
-    return Library(_cached(f"{name}.so", lambda target: _run_compiler([*arguments, str(target)])))
+    return Library(cached(f"{name}.so", lambda target: _run_compiler([*arguments, str(target)])))
+
+
+def compile_unchecked(sources: Sequence[Path], *, include: Sequence[Path] = ()) -> list[Path]:
+    """Compiles kernel sources, and what runs them, to objects that check no access: for a program of one's own.
+
+    Their launchers take any memory of the process, such as torch's. One thread may launch at a time.
+
+    Raises:
+        BuildError: A source does not compile, or there is no g++.
+    """
+    folders = [*dict.fromkeys([*(source.parent for source in sources), *include])]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        kernels = pool.map(lambda source: _unchecked_object(source, folders), sources)
+        runtime = pool.map(
+            lambda source: _runtime_object(source, (*RUNTIME_FLAGS, UNCHECKED)), _runtime_sources()
+        )
+        return [*kernels, *runtime]
+
+
+def _unchecked_object(source: Path, folders: Sequence[Path]) -> Path:
+    searched = [*folders, INCLUDE]
+    name = digest([*UNCHECKED_FLAGS, source.name], [source, *_headers_of(source, searched)])
+    paths = [f"-I{folder}" for folder in searched]
+    arguments = [*UNCHECKED_FLAGS, *paths, "-x", "c++", "-c", str(source), "-o"]
+    return cached(f"{name}.o", lambda target: _run_compiler([*arguments, str(target)]))
 
 
 def _kernel_object(source: Path, folders: Sequence[Path]) -> Path:
@@ -79,7 +114,7 @@ def _kernel_object(source: Path, folders: Sequence[Path]) -> Path:
     maps = [f"-ffile-prefix-map={folder}=/{folder.name}" for folder in folders]
     maps.append(f"-ffile-prefix-map={INCLUDE}={OWN_HEADERS}")
     paths = [f"-I{folder}" for folder in searched]
-    name = _digest([*KERNEL_FLAGS, source.name, SHARED_ARRAY.pattern, str(MARGIN_BYTES)], [source, *headers])
+    name = digest([*KERNEL_FLAGS, source.name, SHARED_ARRAY.pattern, str(MARGIN_BYTES)], [source, *headers])
 
     def make(target: Path) -> None:
         assembly = target.with_suffix(".s")
@@ -88,7 +123,7 @@ def _kernel_object(source: Path, folders: Sequence[Path]) -> Path:
         _run_compiler(["-c", str(assembly), "-o", str(target)])
         assembly.unlink()
 
-    return _cached(f"{name}.o", make)
+    return cached(f"{name}.o", make)
 
 
 def with_margins(assembly: str) -> str:
@@ -112,11 +147,15 @@ def _headers_of(source: Path, folders: Sequence[Path]) -> list[Path]:
     return sorted(found, key=lambda path: path.name)
 
 
-def _runtime_object(source: Path) -> Path:
-    name = _digest([*RUNTIME_FLAGS, source.name], [source, *sorted(RUNTIME.glob("*.h"))])
+def _runtime_sources() -> list[Path]:
+    return sorted(RUNTIME.glob("*.cpp"))
+
+
+def _runtime_object(source: Path, flags: Sequence[str]) -> Path:
+    name = digest([*flags, source.name], [source, *sorted(RUNTIME.glob("*.h"))])
     maps = [f"-ffile-prefix-map={RUNTIME}={OWN_HEADERS}"]
-    arguments = [*RUNTIME_FLAGS, *maps, "-c", str(source), "-o"]
-    return _cached(f"{name}.o", lambda target: _run_compiler([*arguments, str(target)]))
+    arguments = [*flags, *maps, "-c", str(source), "-o"]
+    return cached(f"{name}.o", lambda target: _run_compiler([*arguments, str(target)]))
 
 
 def cache_folder() -> Path:
@@ -127,7 +166,7 @@ def cache_folder() -> Path:
     return home.resolve() / "kernel_execution"
 
 
-def _cached(name: str, make: Callable[[Path], None]) -> Path:
+def cached(name: str, make: Callable[[Path], None]) -> Path:
     """The file of this name, made once: in another folder first, so that nobody sees half of it."""
     target = cache_folder() / name
     if not target.exists():
@@ -158,10 +197,11 @@ def _compiler_version() -> str:
     return subprocess.run([_compiler(), "-v"], capture_output=True, text=True, check=True).stderr
 
 
-def _digest(words: Iterable[str], files: Iterable[Path] = ()) -> str:
-    digest = hashlib.sha256(_compiler_version().encode())
+def digest(words: Iterable[str], files: Iterable[Path] = ()) -> str:
+    """A name for what the compiler makes with these flags of these files."""
+    made = hashlib.sha256(_compiler_version().encode())
     for word in words:
-        digest.update(word.encode() + b"\0")
+        made.update(word.encode() + b"\0")
     for file in files:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:32]
+        made.update(hashlib.sha256(file.read_bytes()).digest())
+    return made.hexdigest()[:32]

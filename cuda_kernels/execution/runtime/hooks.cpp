@@ -72,7 +72,7 @@ void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 
 void* datahall_cpu_copy(void* to, const void* from, std::size_t bytes) {
-  if (current != nullptr && bytes != 0) {
+  if (is_checked && current != nullptr && bytes != 0) {
     check_access(from, bytes, Kind::read, SITE);
     check_access(to, bytes, Kind::write, SITE);
   }
@@ -80,13 +80,13 @@ void* datahall_cpu_copy(void* to, const void* from, std::size_t bytes) {
 }
 
 void* datahall_cpu_fill(void* to, int value, std::size_t bytes) {
-  if (current != nullptr && bytes != 0) check_access(to, bytes, Kind::write, SITE);
+  if (is_checked && current != nullptr && bytes != 0) check_access(to, bytes, Kind::write, SITE);
   return std::memset(to, value, bytes);
 }
 
 unsigned long long datahall_cpu_atomic(int how, void* at, int bytes, unsigned long long operand,
                                        unsigned long long expected) {
-  if (current != nullptr) check_atomic(at, static_cast<std::size_t>(bytes), SITE);
+  if (is_checked && current != nullptr) check_atomic(at, static_cast<std::size_t>(bytes), SITE);
   const auto size = static_cast<std::size_t>(bytes);
   unsigned long long before = 0;
   std::memcpy(&before, at, size);

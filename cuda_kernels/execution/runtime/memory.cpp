@@ -527,6 +527,10 @@ Region* region_at(const char* place) {
 }  // namespace
 
 bool clear_memory(void* to, std::size_t bytes) {
+  if constexpr (!is_checked) {
+    std::memset(to, 0, bytes);
+    return true;
+  }
   auto* place = static_cast<char*>(to);
   Region* region = region_at(place);
   if (region == nullptr) {

@@ -53,6 +53,13 @@ struct Region {
   std::size_t cell_count() const { return (bytes + granule - 1) / granule; }
 };
 
+// Without checks memory is anybody's: the kernels are linked into a program that registers no buffers.
+#ifdef DATAHALL_CPU_UNCHECKED
+inline constexpr bool is_checked = false;
+#else
+inline constexpr bool is_checked = true;
+#endif
+
 enum class Kind { read, write, atomic };
 
 // "Up to the `count`th release at this location, the thread comes after all that was released."

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import datahall_kernels
+from datahall_kernels.norm import checks
 
 OPS = torch.ops.datahall
 
@@ -165,4 +165,4 @@ def test_a_wrong_argument_is_named_with_what_it_must_be(name: str) -> None:
 
 def test_a_residual_on_another_device_is_named() -> None:
     with pytest.raises(ValueError, match=r"add_rms_norm: residual is on meta; it must be on cpu as x is"):
-        datahall_kernels.ops.checks.like_data("add_rms_norm", "residual", X.to("meta"), X)
+        checks.like_data("add_rms_norm", "residual", X.to("meta"), X)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import datahall_kernels
-from datahall_kernels import Availability, KernelsError, Mode, Path, Reason, dispatch, native
+from datahall_kernels import Availability, KernelsError, Mode, Path, Reason, dispatch, families, native
 
 OK = Availability(Reason.OK)
 NOT_BUILT = Availability(Reason.NOT_BUILT, "the package has no native library")
@@ -160,7 +160,7 @@ def test_the_first_thing_in_the_way_is_the_reason(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert native.judge("rms_norm", library=NOT_BUILT).reason is Reason.NOT_BUILT
     assert native.judge("rms_norm", library=OK).reason is Reason.NOT_IN_LIBRARY
-    present.update(f"datahall::{name}" for name in native.OPS_OF["rms_norm"])
+    present.update(f"datahall::{name}" for name in families.PARTS["rms_norm"])
     assert native.judge("rms_norm", library=OK).reason is Reason.NO_CUDA_DEVICE
     assert native.judge("layer_norm", library=OK).reason is Reason.NOT_IN_LIBRARY
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

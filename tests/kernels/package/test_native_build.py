@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import re
 import struct
 from pathlib import Path
 
 import pytest
+import torch
 
-from native_build import fatbinary, ptxas
+from native_build import fatbinary, ptxas, toolkit
 from native_build.ptxas import KernelUse
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -97,3 +100,14 @@ def test_all_of_cuda_is_pinned_to_one_minor() -> None:
         "cccl": "cuda-cccl",
     }
     assert found == {f"nvidia-{name}": "13.0" for name in parts.values()}
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch is built without CUDA")
+def test_torch_has_the_current_stream_where_the_bindings_look_for_it() -> None:
+    loaded = ctypes.CDLL("libtorch_cuda.so", mode=os.RTLD_NOW | os.RTLD_NOLOAD)
+    assert loaded.aoti_torch_get_current_cuda_stream
+
+
+def test_the_build_uses_the_oldest_torch_that_is_served() -> None:
+    major, minor = (int(number) for number in toolkit.TORCH.split("."))
+    assert int(toolkit.TORCH_TARGET_VERSION.rstrip("UL"), 16) == major << 56 | minor << 48

@@ -1,4 +1,4 @@
-"""What the kernels compute, in plain torch: the CPU implementation of every op, and what the tests hold the CUDA to.
+"""What the norms compute, in plain torch: the CPU implementation, and what the tests hold the CUDA to.
 
 Everything is computed in float64 and rounded once at the end, so that this is what a kernel that computes in float32
 comes near to, and no worse in any type than torch's own op. Two things are rounded between, because they are kept:
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from datahall_kernels import checks
+from datahall_kernels.norm import checks
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -1,62 +1,19 @@
-"""The ops of namespace `datahall`: schemas, CPU implementations, shapes and gradients.
+"""The norms as torch ops: schemas, shapes and gradients.
 
-They are defined here, in Python, so that they are there without the native library; that one, when it is loaded,
-registers its kernels for CUDA under the same names (csrc/bindings.cpp). Ops take contiguous tensors only: the
-functions that people call (norm.py) see to that. An op has no optional outputs, which is why norms with a residual
-are ops of their own, and why a gradient that nobody wants has 0 elements.
+An op has no optional outputs, which is why norms with a residual are ops of their own.
 
 Gradients of gradients are not implemented, and say so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from datahall_kernels import checks, reference
-
-_SCHEMAS: dict[str, tuple[str, Callable[..., Any]]] = {
-    "rms_norm": (
-        "(Tensor x, Tensor? weight, float epsilon) -> (Tensor y, Tensor rstd)",
-        reference.rms_norm,
-    ),
-    "add_rms_norm": (
-        "(Tensor x, Tensor residual, Tensor? weight, float epsilon) -> (Tensor y, Tensor summed, Tensor rstd)",
-        reference.add_rms_norm,
-    ),
-    "rms_norm_backward": (
-        "(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor rstd, bool weight_gradient)"
-        " -> (Tensor dx, Tensor dweight)",
-        reference.rms_norm_backward,
-    ),
-    "layer_norm": (
-        "(Tensor x, Tensor? weight, Tensor? bias, float epsilon) -> (Tensor y, Tensor mean, Tensor rstd)",
-        reference.layer_norm,
-    ),
-    "add_layer_norm": (
-        "(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float epsilon)"
-        " -> (Tensor y, Tensor summed, Tensor mean, Tensor rstd)",
-        reference.add_layer_norm,
-    ),
-    "layer_norm_backward": (
-        "(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd,"
-        " bool weight_gradient, bool bias_gradient) -> (Tensor dx, Tensor dweight, Tensor dbias)",
-        reference.layer_norm_backward,
-    ),
-}
-NAMES = tuple(_SCHEMAS)
-
-
-def define(library: torch.library.Library, *, dispatch_key: str | None = "CPU") -> None:
-    """Defines all ops in the library's namespace, with the reference for `dispatch_key` (None: without)."""
-    for name, (schema, implementation) in _SCHEMAS.items():
-        # Kernels read memory as it lies: torch.compile must not change strides behind our back.
-        library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
-        if dispatch_key is not None:
-            library.impl(name, implementation, dispatch_key)
+from datahall_kernels.norm import checks, reference
+from datahall_kernels.registry import Op
 
 
 def _statistics(x: Tensor) -> Tensor:
@@ -226,27 +183,69 @@ def _no_second_gradients(_ctx: Any, *_gradients: object) -> NoReturn:
     )
 
 
-_FAKES: dict[str, Callable[..., Any]] = {
-    "rms_norm": _fake_rms_norm,
-    "add_rms_norm": _fake_add_rms_norm,
-    "rms_norm_backward": _fake_rms_norm_backward,
-    "layer_norm": _fake_layer_norm,
-    "add_layer_norm": _fake_add_layer_norm,
-    "layer_norm_backward": _fake_layer_norm_backward,
+OPS = (
+    Op(
+        name="rms_norm",
+        schema="(Tensor x, Tensor? weight, float epsilon) -> (Tensor y, Tensor rstd)",
+        reference=reference.rms_norm,
+        fake=_fake_rms_norm,
+        backward=_rms_norm_gradients,
+        setup_context=_norm_setup,
+    ),
+    Op(
+        name="add_rms_norm",
+        schema=(
+            "(Tensor x, Tensor residual, Tensor? weight, float epsilon)"
+            " -> (Tensor y, Tensor summed, Tensor rstd)"
+        ),
+        reference=reference.add_rms_norm,
+        fake=_fake_add_rms_norm,
+        backward=_add_rms_norm_gradients,
+        setup_context=_add_norm_setup,
+    ),
+    Op(
+        name="rms_norm_backward",
+        schema=(
+            "(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor rstd, bool weight_gradient)"
+            " -> (Tensor dx, Tensor dweight)"
+        ),
+        reference=reference.rms_norm_backward,
+        fake=_fake_rms_norm_backward,
+        backward=_no_second_gradients,
+    ),
+    Op(
+        name="layer_norm",
+        schema=(
+            "(Tensor x, Tensor? weight, Tensor? bias, float epsilon) -> (Tensor y, Tensor mean, Tensor rstd)"
+        ),
+        reference=reference.layer_norm,
+        fake=_fake_layer_norm,
+        backward=_layer_norm_gradients,
+        setup_context=_layer_norm_setup,
+    ),
+    Op(
+        name="add_layer_norm",
+        schema=(
+            "(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float epsilon)"
+            " -> (Tensor y, Tensor summed, Tensor mean, Tensor rstd)"
+        ),
+        reference=reference.add_layer_norm,
+        fake=_fake_add_layer_norm,
+        backward=_add_layer_norm_gradients,
+        setup_context=_add_layer_norm_setup,
+    ),
+    Op(
+        name="layer_norm_backward",
+        schema=(
+            "(Tensor dy, Tensor? dsummed, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd,"
+            " bool weight_gradient, bool bias_gradient) -> (Tensor dx, Tensor dweight, Tensor dbias)"
+        ),
+        reference=reference.layer_norm_backward,
+        fake=_fake_layer_norm_backward,
+        backward=_no_second_gradients,
+    ),
+)
+PARTS = {
+    "rms_norm": ("rms_norm", "add_rms_norm", "rms_norm_backward"),
+    "layer_norm": ("layer_norm", "add_layer_norm", "layer_norm_backward"),
 }
-# What each op's gradient is, and what is kept for it.
-_GRADIENTS: dict[str, tuple[Callable[..., Any], Callable[..., None] | None]] = {
-    "rms_norm": (_rms_norm_gradients, _norm_setup),
-    "add_rms_norm": (_add_rms_norm_gradients, _add_norm_setup),
-    "rms_norm_backward": (_no_second_gradients, None),
-    "layer_norm": (_layer_norm_gradients, _layer_norm_setup),
-    "add_layer_norm": (_add_layer_norm_gradients, _add_layer_norm_setup),
-    "layer_norm_backward": (_no_second_gradients, None),
-}
-
-_LIBRARY = torch.library.Library("datahall", "FRAGMENT")
-define(_LIBRARY)
-for _name in NAMES:
-    torch.library.register_fake(f"datahall::{_name}", _FAKES[_name], lib=_LIBRARY)
-    _backward, _setup = _GRADIENTS[_name]
-    torch.library.register_autograd(f"datahall::{_name}", _backward, setup_context=_setup, lib=_LIBRARY)

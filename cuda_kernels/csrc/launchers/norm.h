@@ -1,8 +1,5 @@
-// The plain-C functions between the kernels and torch's bindings: no torch on one side, no CUDA on the other.
-//
-// Each returns 0 or a cudaError_t. Pointers are to device memory, rows are contiguous, null stands for "none" where the
-// comment says so. dtype: of x, residual, y, summed, dy, dsummed, dx (codes in dtypes.cuh); weight_dtype: of weight,
-// bias and their gradients, which is dtype or float32.
+// Norms (norm.cu); what all launchers have in common is in device.h. dtype: of x, residual, y, summed, dy, dsummed, dx;
+// weight_dtype: of weight, bias and their gradients, which is dtype or float32.
 #pragma once
 
 extern "C" {
@@ -30,9 +27,5 @@ int datahall_layer_norm_backward(const void* dy, const void* dsummed /* or null 
                                  float* partial_dweight, float* partial_dbias, void* dweight, void* dbias,
                                  long long rows, long long width, int partials, int dtype, int weight_dtype,
                                  void* stream);
-
-// Of the device itself (device.cpp): how many multiprocessors it has, and what an error code means.
-int datahall_multiprocessors(int device, int* count);
-const char* datahall_error_text(int error);
 
 }  // extern "C"

@@ -4,7 +4,7 @@
 #include <array>
 #include <atomic>
 
-#include "launchers.h"
+#include "../launchers/device.h"
 
 namespace {
 constexpr int most_devices = 64;

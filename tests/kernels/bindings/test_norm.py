@@ -1,60 +1,15 @@
-"""csrc/bindings.cpp itself, without a GPU: built for CPU tensors, with the kernels' contract in plain loops behind it.
-
-What is checked is that every argument gets where it belongs, and that bad ones are refused in the reference's words.
-"""
+"""The norms' bindings and kernels: results are the reference's, and bad arguments are refused in its words."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-import shutil
-import subprocess
-import sysconfig
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from datahall_kernels import ops
-from native_build import library, toolkit
-from native_build.toolkit import Toolkit
+from datahall_kernels.norm.ops import OPS
 
-SOURCES = Path(library.__file__).resolve().parents[1] / "csrc"
-NAMESPACE = "datahall_bindings"
-TORCH = Path(torch.__file__).parent
-PYTHON_HEADERS = Path(sysconfig.get_paths()["include"])
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("g++") is None or not (PYTHON_HEADERS / "Python.h").is_file(), reason="no g++ or Python.h"
-)
-
-
-@pytest.fixture(scope="module")
-def bindings(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The ops of the namespace for CPU tensors, computed by the bindings."""
-    folder = tmp_path_factory.mktemp("bindings")
-    tools = Toolkit(
-        cuda=folder,
-        torch=TORCH,
-        python_headers=PYTHON_HEADERS,
-        nvcc_version="",
-        torch_version=torch.__version__,
-    )
-    commands = [
-        library.cpp_command(tools, source, folder / f"{source.name}.o", defines=["DATAHALL_BINDINGS_ON_CPU"])
-        for source in (SOURCES / "bindings.cpp", Path(__file__).with_name("plain_launchers.cpp"))
-    ]
-    for command in commands:
-        subprocess.run([*command, f"-I{SOURCES}", "-O0"], check=True)
-    built = folder / "bindings.so"
-    objects = [command[-1] for command in commands]
-    subprocess.run(["g++", "-shared", "-o", built, *objects, f"-L{TORCH / 'lib'}", "-ltorch_cpu"], check=True)
-    namespace = torch.library.Library(NAMESPACE, "DEF")
-    ops.define(namespace, dispatch_key=None)
-    torch.ops.load_library(str(built))
-    yield getattr(torch.ops, NAMESPACE)
-    namespace._destroy()
+NAMES = [op.name for op in OPS]
 
 
 def made(*shape: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
@@ -99,7 +54,7 @@ def arguments(
 
 @pytest.mark.parametrize(
     ("op", "extra"),
-    [(op, extra) for op in ops.NAMES for extra in ((False, True) if op.endswith("backward") else (False,))],
+    [(op, extra) for op in NAMES for extra in ((False, True) if op.endswith("backward") else (False,))],
 )
 @pytest.mark.parametrize("shape", [(2, 3, 7), (9,), (0, 4)], ids=str)
 @pytest.mark.parametrize("dtypes", ["float32 float32", "bfloat16 bfloat16", "bfloat16 float32"])
@@ -182,14 +137,3 @@ def test_outputs_are_as_shapes_are_inferred(bindings: Any) -> None:
     )
     for ours, told in zip(bindings.layer_norm_backward(*given), inferred, strict=True):
         assert (ours.shape, ours.stride(), ours.dtype) == (told.shape, told.stride(), told.dtype)
-
-
-@pytest.mark.skipif(torch.version.cuda is None, reason="torch is built without CUDA")
-def test_torch_has_the_current_stream_where_the_bindings_look_for_it() -> None:
-    loaded = ctypes.CDLL("libtorch_cuda.so", mode=os.RTLD_NOW | os.RTLD_NOLOAD)
-    assert loaded.aoti_torch_get_current_cuda_stream
-
-
-def test_the_build_uses_the_oldest_torch_that_is_served() -> None:
-    major, minor = (int(number) for number in toolkit.TORCH.split("."))
-    assert int(toolkit.TORCH_TARGET_VERSION.rstrip("UL"), 16) == major << 56 | minor << 48

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datahall_kernels import checks
 from datahall_kernels.dispatch import Path, path_of
+from datahall_kernels.norm import checks
 
 _TORCH = Path.TORCH.value
 

@@ -1,16 +1,11 @@
-"""What the norms' arguments must be, for the reference and the shapes' inference.
-
-csrc/bindings.cpp says the same, in the same words.
-
-Trap: shapes may be symbolic (torch.compile), so only what a message needs is read, and only where it is wrong.
-"""
+"""What the norms' arguments must be, for the reference and the shapes' inference."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+from datahall_kernels.arguments import contiguous, floating, same_device
 
 
 def rows_of(x: Tensor) -> int:
@@ -32,15 +27,12 @@ def data(op: str, x: Tensor, name: str = "x") -> None:
     Raises:
         ValueError: names the argument, what it is and what it must be.
     """
-    if x.dtype not in FLOATS:
-        raise ValueError(
-            f"{op}: {name} is {x.dtype}; it must be float32, bfloat16 or float16 (float64 on the CPU)"
-        )
+    floating(op, name, x)
     if x.dim() < 1 or x.shape[-1] == 0:
         raise ValueError(
             f"{op}: {name} has shape {list(x.shape)}; its last dimension must be at least 1 wide"
         )
-    _contiguous(op, name, x)
+    contiguous(op, name, x)
 
 
 def like_data(op: str, name: str, tensor: Tensor | None, x: Tensor) -> None:
@@ -51,8 +43,8 @@ def like_data(op: str, name: str, tensor: Tensor | None, x: Tensor) -> None:
         raise ValueError(f"{op}: {name} has shape {list(tensor.shape)}; it must be x's, {list(x.shape)}")
     if tensor.dtype != x.dtype:
         raise ValueError(f"{op}: {name} is {tensor.dtype}; it must be {x.dtype} as x is")
-    _same_device(op, name, tensor, x)
-    _contiguous(op, name, tensor)
+    same_device(op, name, tensor, x)
+    contiguous(op, name, tensor)
 
 
 def scale(op: str, name: str, tensor: Tensor | None, x: Tensor) -> None:
@@ -65,8 +57,8 @@ def scale(op: str, name: str, tensor: Tensor | None, x: Tensor) -> None:
         )
     if tensor.dtype not in {x.dtype, torch.float32}:
         raise ValueError(f"{op}: {name} is {tensor.dtype}; it must be {x.dtype} as x is, or float32")
-    _same_device(op, name, tensor, x)
-    _contiguous(op, name, tensor)
+    same_device(op, name, tensor, x)
+    contiguous(op, name, tensor)
 
 
 def weight_and_bias(op: str, weight: Tensor | None, bias: Tensor | None, x: Tensor) -> None:
@@ -86,8 +78,8 @@ def statistic(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
         )
     if tensor.dtype != expected:
         raise ValueError(f"{op}: {name} is {tensor.dtype}; it must be {expected}")
-    _same_device(op, name, tensor, x)
-    _contiguous(op, name, tensor)
+    same_device(op, name, tensor, x)
+    contiguous(op, name, tensor)
 
 
 def backward(
@@ -109,13 +101,3 @@ def backward(
     if mean is not None:
         statistic(op, "mean", mean, x)
     statistic(op, "rstd", rstd, x)
-
-
-def _same_device(op: str, name: str, tensor: Tensor, x: Tensor) -> None:
-    if tensor.device != x.device:
-        raise ValueError(f"{op}: {name} is on {tensor.device}; it must be on {x.device} as x is")
-
-
-def _contiguous(op: str, name: str, tensor: Tensor) -> None:
-    if not tensor.is_contiguous():
-        raise ValueError(f"{op}: {name} has strides {list(tensor.stride())}; it must be contiguous")
