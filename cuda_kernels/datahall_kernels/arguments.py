@@ -5,6 +5,8 @@ Trap: shapes may be symbolic (torch.compile), so only what a message needs is re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,22 @@ def floating(op: str, name: str, tensor: Tensor) -> None:
     if tensor.dtype not in FLOATS:
         raise ValueError(
             f"{op}: {name} is {tensor.dtype}; it must be float32, bfloat16 or float16 (float64 on the CPU)"
+        )
+
+
+def typed(op: str, name: str, tensor: Tensor, dtype: torch.dtype, why: str = "") -> None:
+    """Of one type; `why` goes on after it, such as " as x is"."""
+    if tensor.dtype != dtype:
+        raise ValueError(f"{op}: {name} is {tensor.dtype}; it must be {dtype}{why}")
+
+
+def shaped(op: str, name: str, tensor: Tensor, shape: Sequence[int], why: str) -> None:
+    """Of one shape; `why` goes on after it, such as ", one per row of x"."""
+    if tensor.dim() != len(shape) or any(
+        found != wanted for found, wanted in zip(tensor.shape, shape, strict=True)
+    ):
+        raise ValueError(
+            f"{op}: {name} has shape {list(tensor.shape)}; it must be [{', '.join(map(str, shape))}]{why}"
         )
 
 

@@ -20,6 +20,7 @@
 #include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
 #include "../launchers/device.h"
 
@@ -68,6 +69,18 @@ inline std::string name_of(ScalarType type) {
       return "torch.float16";
     case ScalarType::Double:
       return "torch.float64";
+    case ScalarType::Float8_e4m3fn:
+      return "torch.float8_e4m3fn";
+    case ScalarType::Bool:
+      return "torch.bool";
+    case ScalarType::Byte:
+      return "torch.uint8";
+    case ScalarType::Char:
+      return "torch.int8";
+    case ScalarType::Int:
+      return "torch.int32";
+    case ScalarType::Long:
+      return "torch.int64";
     default:
       return "of another type";
   }
@@ -93,6 +106,20 @@ inline void check_floating(const char* op, const char* name, const Tensor& tenso
   if (code_of(tensor.scalar_type()) < 0) {
     refuse(op, ": ", name, " is ", name_of(tensor.scalar_type()),
            "; it must be float32, bfloat16 or float16 (float64 on the CPU)");
+  }
+}
+
+inline void check_typed(const char* op, const char* name, const Tensor& tensor, ScalarType type,
+                        const char* why = "") {
+  if (tensor.scalar_type() != type) {
+    refuse(op, ": ", name, " is ", name_of(tensor.scalar_type()), "; it must be ", name_of(type), why);
+  }
+}
+
+inline void check_shaped(const char* op, const char* name, const Tensor& tensor, const std::vector<int64_t>& shape,
+                         const char* why) {
+  if (list_of(tensor.sizes()) != list_of(shape)) {
+    refuse(op, ": ", name, " has shape ", list_of(tensor.sizes()), "; it must be ", list_of(shape), why);
   }
 }
 

@@ -104,8 +104,7 @@ def test_bindings_refuse_in_the_words_of_the_reference(bindings: Any, name: str)
         getattr(torch.ops.datahall, op)(*given)
     with pytest.raises(RuntimeError) as refused:
         getattr(bindings, op)(*given)
-    spoken = str(reference.value).replace("torch.int32", "of another type")
-    assert str(refused.value).splitlines()[0] == spoken
+    assert str(refused.value).splitlines()[0] == str(reference.value)
 
 
 def test_float64_is_refused(bindings: Any) -> None:
