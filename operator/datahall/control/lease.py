@@ -57,16 +57,33 @@ class Lease:
         Raises:
             LeaseLostError: another process leads, or renewing failed for too long.
         """
+        loop = asyncio.get_running_loop()
         while True:
+            asleep_at = loop.time()
             await asyncio.sleep(self._retry_seconds)
-            remaining = self._renewed_at + self._renew_within - asyncio.get_running_loop().time()
+            awake_at = loop.time()
+            remaining = self._renewed_at + self._renew_within - awake_at
             try:
                 async with asyncio.timeout(max(remaining, 0.1)):
                     renewed = await self._attempt()
             except TimeoutError:
                 renewed = False
             if not renewed and (self.holder != self._identity or not self.held()):
-                raise LeaseLostError(f"the lease {LEASE_NAME} is held by {self.holder or 'nobody'}")
+                raise LeaseLostError(
+                    self._how_it_was_lost(
+                        busy_seconds=awake_at - asleep_at - self._retry_seconds,
+                        asked_seconds=loop.time() - awake_at,
+                    )
+                )
+
+    def _how_it_was_lost(self, *, busy_seconds: float, asked_seconds: float) -> str:
+        if self.holder not in ("", self._identity):
+            return f"the lease {LEASE_NAME} is held by {self.holder}"
+        unwritten = asyncio.get_running_loop().time() - self._renewed_at
+        return (
+            f"the lease {LEASE_NAME} was not renewed for {unwritten:.1f} s: before the last attempt this process was"
+            f" busy with other work for {busy_seconds:.1f} s, and then the API server took {asked_seconds:.1f} s"
+        )
 
     async def release(self) -> None:
         """Give the lease up at once, so that a standby need not wait for it to run out."""
