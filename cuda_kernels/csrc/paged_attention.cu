@@ -119,9 +119,9 @@ __global__ void __launch_bounds__(threads, 2) paged_attention(PagedAttentionArgu
     for (int pass = 0; pass < passes; ++pass) {
       const int token = at * step + pass * at_once + lane / lanes;
       key_scale[pass] = value_scale[pass] = 1.0f;
-      const long long page = token < length
-                                 ? a.pages[static_cast<long long>(sequence) * a.most_pages + token / page_size]
-                                 : -1;
+      const bool listed = token < length && token / page_size < a.most_pages;
+      const long long page =
+          listed ? a.pages[static_cast<long long>(sequence) * a.most_pages + token / page_size] : -1;
       const bool exists = page >= 0 && page < a.number_of_pages;
       const long long row = exists ? cache_row(page, token % page_size, kv_head, a.kv_heads) : 0;
 #pragma unroll
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(threads, 2) paged_attention(PagedAttentionArgu
         key_scale[pass] = a.keys.scales[row];
         value_scale[pass] = a.values.scales[row];
       }
-      // A token whose page does not exist makes NaN: it is never read, and never silently left out.
+      // A token whose page does not exist, or is not in the table, makes NaN: it is never read, and never silently left out.
       if (token < length && !exists) key_scale[pass] = value_scale[pass] = __uint_as_float(0x7fffffffu);
     }
     float score[passes][heads];

@@ -7,7 +7,8 @@ extern "C" {
 int datahall_paged_splits(int sequences, int q_heads, int kv_heads, int most_tokens, int multiprocessors);
 
 // Shapes: see PagedAttentionArguments. head_dim: 64 or 128. The partial arrays may be null where splits is 1; an 8-bit
-// cache wants 16-bit data. A page number that does not exist makes the heads of its sequence NaN.
+// cache wants 16-bit data. A page number that does not exist, or a context longer than its row of pages, makes
+// its sequence NaN.
 int datahall_paged_attention(const void* q, void* keys, void* values, float* key_scales, float* value_scales,
                              const int* pages, const int* lengths, void* out, float* partial_out, float* partial_sums,
                              long long number_of_pages, int sequences, int most_pages, int q_heads, int kv_heads,

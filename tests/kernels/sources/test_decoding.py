@@ -208,6 +208,17 @@ def test_a_position_beyond_the_table_and_a_page_that_does_not_exist_make_nan(ker
     assert torch.isfinite(step.out[1]).all()
 
 
+def test_a_context_longer_than_its_row_of_pages_makes_nan(kernels: Library) -> None:
+    step = Step(torch.float32, lengths=(20, 3))
+    step.append(kernels)
+    step.lengths = (16 * step.most_pages + 1, 3)
+    step.q, last = step.q[[19, 22]], step.last()
+    step.last = lambda: last  # type: ignore[method-assign]
+    step.attend(kernels)
+    assert torch.isnan(step.out[0]).all()
+    assert torch.isfinite(step.out[1]).all()
+
+
 def test_contexts_are_split_so_that_few_sequences_fill_a_device(kernels: Library) -> None:
     def splits(sequences: int, most_tokens: int) -> int:
         sizes = (i32(sequences), i32(8), i32(2), i32(most_tokens), i32(132))
