@@ -62,7 +62,7 @@ def rope_append(
         value_scales=value_scales,
     )
     kv_heads = keys.shape[1]
-    q, k, v = qkv.to(dtype).split([qkv.shape[1] - 2 * kv_heads, kv_heads, kv_heads], dim=1)
+    q, k, v = torch.split(qkv.to(dtype), [qkv.shape[1] - 2 * kv_heads, kv_heads, kv_heads], dim=1)
     turns = _turns(angles, positions, dtype)
     q = _rotated(_normalised(q, q_weight, epsilon), turns, interleaved=interleaved)
     k = _rotated(_normalised(k, k_weight, epsilon), turns, interleaved=interleaved)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from datahall_kernels.arguments import floating
 from datahall_kernels.weight_only import checks
 
 
@@ -38,7 +39,9 @@ def dequantised(
     if bits == 4:
         codes = torch.stack([codes & 0xF, codes >> 4], dim=-1).flatten(1)
     centred = codes[:, :inputs].to(dtype) - 2 ** (bits - 1)
-    return centred * scales.to(dtype).repeat_interleave(min(group, inputs), dim=1)[:, :inputs]
+    steps: Tensor = scales.to(dtype).repeat_interleave(min(group, inputs), dim=1)[:, :inputs]
+    weight: Tensor = centred * steps
+    return weight
 
 
 def quantised(weight: Tensor, *, bits: int, group: int) -> tuple[Tensor, Tensor]:
@@ -52,7 +55,7 @@ def quantised(weight: Tensor, *, bits: int, group: int) -> tuple[Tensor, Tensor]
     Raises:
         ValueError: an argument is wrong; the text names it.
     """
-    checks.floating("quantise", "weight", weight)
+    floating("quantise", "weight", weight)
     checks.two_dimensions("quantise", "weight", weight)
     if not bool(torch.isfinite(weight).all()):
         raise ValueError("quantise: weight has elements that are infinite or NaN; no scale fits them")
