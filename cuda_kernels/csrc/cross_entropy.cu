@@ -7,6 +7,8 @@
 // logits' own memory: of a vocabulary of 49,152 there is then no second array. Rows of up to 57,344 bfloat16 logits stay
 // in registers between the sums and the gradient; longer ones are read again. Sums are in float32, in a fixed order.
 // Rows of an odd width are as fast as others if they begin at multiples of 16 bytes: `stride` may exceed `width`.
+#include "launchers/cross_entropy.h"
+
 #include "dtypes.cuh"
 #include "platform.cuh"
 #include "reduce.cuh"
@@ -20,12 +22,13 @@ constexpr int most_packs = 14;  // 56 of the 128 registers that each of so many 
 struct CrossEntropyArguments {
   const void* logits;
   const long long* targets;
-  const float* scale;  // of the gradient: one number, null for 1
-  float* loss;
-  float* logsumexp;  // null: not wanted
-  void* dlogits;     // null: not wanted
+  const float* scale;  // of each row's gradient; null for 1
+  float* loss;         // null: not wanted
+  float* logsumexp;    // null: not wanted
+  void* dlogits;       // null: not wanted
   long long width;
-  long long stride;  // elements between rows, of logits and dlogits alike
+  long long stride;        // elements between rows, of logits and dlogits alike
+  long long scale_stride;  // 0: one number for all rows
   long long ignored;
   float smoothing;
 };
@@ -48,10 +51,10 @@ __device__ __forceinline__ RowLoss finish_loss(
     // Without smoothing, the mean does not count: classes that cannot be have logits of -inf.
     const float spread = a.smoothing == 0.0f ? 0.0f : a.smoothing * (total / width);
     const float loss = logsumexp - (1.0f - a.smoothing) * logit_of_target - spread;
-    a.loss[row] = counts ? loss : 0.0f;
+    if (a.loss != nullptr) a.loss[row] = counts ? loss : 0.0f;
     if (a.logsumexp != nullptr) a.logsumexp[row] = logsumexp;
   }
-  const float scale = a.scale == nullptr ? 1.0f : *a.scale;
+  const float scale = a.scale == nullptr ? 1.0f : a.scale[row * a.scale_stride];
   return {logsumexp, a.smoothing / width, 1.0f - a.smoothing, counts ? scale : 0.0f};
 }
 
@@ -230,15 +233,14 @@ int launch_typed(const CrossEntropyArguments& a, long long rows, void* stream) {
 
 extern "C" {
 
-// Returns 0 or a cudaError_t. `dlogits` may be null, or `logits` itself; both hold rows * stride elements. `loss` and
-// `logsumexp`: [rows], float32.
-int datahall_cross_entropy(const void* logits, const long long* targets, const float* scale, float* loss,
-                           float* logsumexp, void* dlogits, long long rows, long long width, long long stride,
-                           long long ignored, float smoothing, int dtype, void* stream) {
+int datahall_cross_entropy(const void* logits, const long long* targets, const float* scale, long long scale_stride,
+                           float* loss, float* logsumexp, void* dlogits, long long rows, long long width,
+                           long long stride, long long ignored, float smoothing, int dtype, void* stream) {
   using namespace datahall;
   if (rows == 0) return 0;
   if (rows < 0 || rows > 0x7fffffffLL || width <= 0 || stride < width) return cudaErrorInvalidValue;
-  const CrossEntropyArguments a{logits, targets, scale, loss, logsumexp, dlogits, width, stride, ignored, smoothing};
+  const CrossEntropyArguments a{logits, targets, scale,        loss,    logsumexp, dlogits,
+                                width,  stride,  scale_stride, ignored, smoothing};
   return with_type(static_cast<Dtype>(dtype), [&]<typename Element>() {
     return launch_typed<Element>(a, rows, stream);
   });

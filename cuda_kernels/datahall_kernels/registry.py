@@ -27,6 +27,8 @@ class Op:
     backward: Callable[..., Any] | None = None
     setup_context: Callable[..., None] | None = None
     """What `backward` needs of the forward pass."""
+    is_composite: bool = False
+    """Made of other ops and torch's: `reference` serves CUDA, too, and there is no kernel of its own."""
 
 
 def define(ops: Iterable[Op], library: torch.library.Library, *, dispatch_key: str | None = "CPU") -> None:
@@ -37,6 +39,8 @@ def define(ops: Iterable[Op], library: torch.library.Library, *, dispatch_key: s
         library.define(op.name + op.schema, tags=tags)
         if dispatch_key is not None:
             library.impl(op.name, op.reference, dispatch_key)
+            if op.is_composite:
+                library.impl(op.name, op.reference, "CUDA")
 
 
 def register(ops: Iterable[Op], library: torch.library.Library) -> None:

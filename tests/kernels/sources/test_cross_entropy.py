@@ -21,23 +21,20 @@ def run(
     stride: int = 0,
     smoothing: float = 0.0,
     order: Order = Order.FORWARD,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Loss and gradient, the gradient being of 0.25 times the sum."""
+    """Loss and gradient, the gradient being of 0.25 times the sum, or of the rows' losses by `scale`."""
     rows, width = logits.shape
     stride = stride or width
     padded = torch.full((rows, stride), float("inf"), dtype=logits.dtype)
     padded[:, :width] = logits
     loss, gradient = torch.empty(rows), torch.zeros_like(padded)
-    scale = torch.tensor([0.25])
+    of_each = scale is not None
     kernels.check(
         "datahall_cross_entropy",
-        *(
-            Input("logits", padded),
-            Input("targets", targets),
-            Input("scale", scale),
-            Output("loss", loss),
-            None,
-        ),
+        *(Input("logits", padded), Input("targets", targets)),
+        *(Input("scale", scale if of_each else torch.tensor([0.25])), int(of_each)),
+        *(Output("loss", loss), None),
         InOut("dlogits", gradient),
         *(rows, width, stride, IGNORED, smoothing, i32(DTYPES[logits.dtype]), None),
         order=order,
@@ -102,11 +99,21 @@ def test_the_gradient_may_take_the_logits_place(kernels: Library) -> None:
     place, loss = InOut("logits", together), torch.empty(4)
     kernels.check(
         "datahall_cross_entropy",
-        *(place, Input("targets", targets), Input("scale", torch.tensor([0.25])), Output("loss", loss), None),
+        *(place, Input("targets", targets), Input("scale", torch.tensor([0.25])), 0),
+        *(Output("loss", loss), None),
         *(place, 4, width, width, IGNORED, 0.0, i32(DTYPES[torch.bfloat16]), None),
     )
     assert torch.equal(loss, apart[0])
     assert torch.equal(together, apart[1])
+
+
+@pytest.mark.parametrize("width", [100, 70_000])
+def test_each_row_has_a_scale_of_its_own(kernels: Library, width: int) -> None:
+    logits, targets = made(4, width, dtype=torch.float32, seed=9), torch.tensor([3, IGNORED, 0, 7])
+    scale = torch.tensor([0.5, 3.0, 0.0, -2.0])
+    _, found = run(kernels, logits, targets, scale=scale)
+    _, quarters = run(kernels, logits, targets)
+    assert torch.allclose(found, quarters * 4 * scale[:, None], rtol=1e-6, atol=0)
 
 
 def test_an_ignored_row_of_bad_logits_has_no_loss_and_no_gradient(kernels: Library) -> None:

@@ -1,0 +1,1 @@
+"""Cross-entropy, alone and with the linear layer before it."""
