@@ -16,6 +16,7 @@ class Mode(StrEnum):
     """What DATAHALL_KERNELS may be."""
 
     AUTO = "auto"
+    REFERENCE = "reference"
     OFF = "off"
     REQUIRE = "require"
 
@@ -30,4 +31,4 @@ def mode() -> Mode:
     try:
         return Mode(value)
     except ValueError:
-        raise KernelsError(f"{VARIABLE}: {value!r} is none of auto, off, require") from None
+        raise KernelsError(f"{VARIABLE}: {value!r} is none of auto, reference, off, require") from None

@@ -4,6 +4,7 @@ is what is tested (`make test-kernels`).
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import hypothesis
 
 ROOM = Path(__file__).resolve().parents[2] / "cuda_kernels"
 sys.path.extend(str(room) for room in (ROOM, ROOM / "execution") if str(room) not in sys.path)
+
+# What is tested on the CPU is the reference, and not torch beside itself.
+os.environ.setdefault("DATAHALL_KERNELS", "reference")
 
 # As in tests/conftest.py, which is not there when the wheel is tested.
 hypothesis.settings.register_profile(

@@ -19,7 +19,7 @@ NOT_BUILT = Availability(Reason.NOT_BUILT, "the package has no native library")
 
 @pytest.fixture(autouse=True)
 def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.delenv("DATAHALL_KERNELS", raising=False)
+    monkeypatch.setenv("DATAHALL_KERNELS", "reference")
     dispatch.forget()
     yield
     dispatch.forget()
@@ -32,8 +32,11 @@ def undecided(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("cuda", Mode.AUTO, NOT_BUILT, Path.TORCH),
         ("cuda", Mode.OFF, OK, Path.TORCH),
         ("cuda", Mode.REQUIRE, OK, Path.CUDA),
-        ("cpu", Mode.AUTO, NOT_BUILT, Path.REFERENCE),
-        ("cpu", Mode.REQUIRE, NOT_BUILT, Path.REFERENCE),
+        ("cuda", Mode.REFERENCE, OK, Path.CUDA),
+        ("cuda", Mode.REFERENCE, NOT_BUILT, Path.TORCH),
+        ("cpu", Mode.AUTO, NOT_BUILT, Path.TORCH),
+        ("cpu", Mode.REFERENCE, NOT_BUILT, Path.REFERENCE),
+        ("cpu", Mode.REQUIRE, NOT_BUILT, Path.TORCH),
         ("cpu", Mode.OFF, NOT_BUILT, Path.TORCH),
         ("mps", Mode.AUTO, NOT_BUILT, Path.TORCH),
     ],
@@ -51,7 +54,9 @@ def test_requiring_what_cannot_be_had_says_why() -> None:
 
 def test_a_mode_that_is_none_is_an_error_that_lists_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATAHALL_KERNELS", "on")
-    with pytest.raises(KernelsError, match=r"DATAHALL_KERNELS: 'on' is none of auto, off, require"):
+    with pytest.raises(
+        KernelsError, match=r"DATAHALL_KERNELS: 'on' is none of auto, reference, off, require"
+    ):
         datahall_kernels.rms_norm(torch.ones(1, 4), None, 1e-5)
     with pytest.raises(KernelsError, match="DATAHALL_KERNELS"):
         datahall_kernels.available()
@@ -78,6 +83,7 @@ def test_a_fallback_that_nobody_asked_for_is_a_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO, logger="datahall_kernels")
+    monkeypatch.delenv("DATAHALL_KERNELS")
     monkeypatch.setattr(native, "LIBRARY", NOT_BUILT)
     assert dispatch.path_of("rms_norm", torch.device("cuda", 0), torch.bfloat16) == "torch"
     assert dispatch.path_of("rms_norm", torch.device("cuda", 0), torch.float64) == "torch"
@@ -122,7 +128,7 @@ def test_torchs_own_op_gives_what_the_reference_gives(
     torch.testing.assert_close(y, torch_y, rtol=2**-7, atol=2**-9)
 
 
-@pytest.mark.parametrize("mode", ["auto", "off"])
+@pytest.mark.parametrize("mode", ["reference", "auto"])
 def test_a_wrong_argument_is_named_on_every_path(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATAHALL_KERNELS", mode)
     with pytest.raises(ValueError, match=r"rms_norm: weight has shape \[3\]; it must be \[4\]"):
@@ -133,7 +139,7 @@ def test_a_wrong_argument_is_named_on_every_path(mode: str, monkeypatch: pytest.
 
 def test_available_gives_a_reason_for_every_op(monkeypatch: pytest.MonkeyPatch) -> None:
     found = datahall_kernels.available()
-    assert list(found) == ["rms_norm", "layer_norm"]
+    assert {"rms_norm", "layer_norm", "cross_entropy", "linear_cross_entropy"} <= found.keys()
     assert all(one.ok or one.detail for one in found.values())
     monkeypatch.setenv("DATAHALL_KERNELS", "off")
     assert {one.reason for one in datahall_kernels.available().values()} == {Reason.FORCED_OFF}
