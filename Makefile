@@ -81,6 +81,14 @@ bench-packing: $(STAMP) ## How full a hall gets, beside the published rules. TRA
 bench-admission: $(STAMP) ## The peers' own sets: SET=kueue-baseline, kai-fill, ...; SCALE=0.1, PODS=1, CONTROL=1 for kube-scheduler alone.
 	@$(PYTHON) -m bench.admission --set "$(SET)" $(if $(SCALE),--scale $(SCALE)) $(if $(PODS),--pods) $(if $(CONTROL),--control)
 
+.PHONY: bench-kernels
+bench-kernels: $(STAMP) ## Speed of the CUDA kernels beside torch and its peers. ONLY="rms_norm" for some, KEEP=1 to keep the result.
+	@PYTHONPATH=cuda_kernels/bench $(PYTHON) -m kernel_bench $(if $(ONLY),--only "$(ONLY)") $(if $(KEEP),--keep)
+
+.PHONY: kernels-table
+kernels-table: $(STAMP) ## Write the table of cuda_kernels/bench/README.md anew, from its results.
+	@PYTHONPATH=cuda_kernels/bench $(PYTHON) -m kernel_bench.table
+
 .PHONY: bench-planner
 bench-planner: $(STAMP) ## How long the planner takes, case by case. ONLY="preemption" for some of the cases.
 	@$(PYTHON) -m bench.planner $(if $(ONLY),--only "$(ONLY)")

@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 
 ROOM = Path(__file__).resolve().parents[2] / "cuda_kernels"
-sys.path.extend(str(room) for room in (ROOM, ROOM / "execution") if str(room) not in sys.path)
+sys.path.extend(str(room) for room in (ROOM, ROOM / "execution", ROOM / "bench") if str(room) not in sys.path)
 
 # What is tested on the CPU is the reference, and not torch beside itself.
 os.environ.setdefault("DATAHALL_KERNELS", "reference")

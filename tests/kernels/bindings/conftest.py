@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_execution import building
 
 from datahall_kernels import families, registry
+from kernel_execution import building
 from native_build import library
 from native_build.toolkit import Toolkit
 

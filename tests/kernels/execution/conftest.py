@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from kernel_execution import Library, build
 
 KERNELS = Path(__file__).resolve().parent / "kernels"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from kernel_execution import Input, Library, Output
 from numpy.typing import NDArray
+
+from kernel_execution import Input, Library, Output
 
 NAN = {"bfloat16": 0x7FFF, "float16": 0x7FFF, "float8": 0x7F}
 TORCH = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float8": torch.float8_e4m3fn}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from kernel_execution import Fault, FaultError, Input, Library, Output, build, find_survivors
 
 CSRC = Path(__file__).resolve().parents[3] / "cuda_kernels" / "csrc"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from kernel_execution import InOut, Input, KernelError, Library, Order, Output, Scratch, Table
 
 ORDERS = [(Order.FORWARD, 0), (Order.REVERSE, 0), *((Order.SHUFFLED, seed) for seed in range(4))]

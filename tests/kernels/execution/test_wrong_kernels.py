@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from kernel_execution import Finding, InOut, Input, Kind, Library, Order, Output, Scratch
 
 SOURCE = (Path(__file__).parent / "kernels" / "wrong.cu").read_text().splitlines()

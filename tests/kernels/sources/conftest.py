@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from kernel_execution import Library, build
 
 ROOM = Path(__file__).resolve().parents[3] / "cuda_kernels"

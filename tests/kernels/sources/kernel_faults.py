@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from kernel_execution import Fault, Library, Order
 from kernel_execution.faults import find_survivors
-
 from tests.kernels.sources import norms, test_adamw, test_cross_entropy, test_weight_only
 from tests.kernels.sources.launching import made
 from tests.kernels.sources.test_decoding import FP8, INT8, Step

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 
 import torch
-from kernel_execution import Order
 from torch import Tensor
+
+from kernel_execution import Order
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 EPSILON = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}

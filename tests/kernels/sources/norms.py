@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from kernel_execution import Input, Library, Order, Output, Scratch
 from torch import Tensor
 from torch.nn import functional
 
+from kernel_execution import Input, Library, Order, Output, Scratch
 from tests.kernels.sources.launching import DTYPES, assert_near, i32, made
 
 EPSILON = 1e-5

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_execution import InOut, Input, Library, Order, Output
 from torch import Tensor
 from torch.nn import functional
 
+from kernel_execution import InOut, Input, Library, Order, Output
 from tests.kernels.sources.launching import DTYPES, EPSILON, i32, made, name_of
 
 IGNORED = -100

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from kernel_execution import InOut, Input, Library, Order, Output, Scratch
 from torch import Tensor
 
+from kernel_execution import InOut, Input, Library, Order, Output, Scratch
 from tests.kernels.sources.launching import DTYPES, assert_near, i32, made, name_of
 
 PAGE = 16

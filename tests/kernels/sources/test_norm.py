@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_execution import Library, Order
 
+from kernel_execution import Library, Order
 from tests.kernels.sources import norms
 from tests.kernels.sources.launching import DTYPES, name_of
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_execution import Input, Library, Order, Output
 from torch import Tensor
 
+from kernel_execution import Input, Library, Order, Output
 from tests.kernels.sources.launching import DTYPES, assert_near, i32, made, name_of
 
 
