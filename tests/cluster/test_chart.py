@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ CHART = Path(__file__).parents[2] / "charts" / "datahall"
 JOBS = "/apis/datahall.dev/v1alpha1/namespaces/default/trainingjobs"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 OPERATOR = "/apis/apps/v1/namespaces/hall/deployments/datahall-operator"
+
+SCHEMA = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/datahall-operator"
 
 Helm = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -73,6 +76,15 @@ def exists(rest: Rest, path: str) -> bool:
     return True
 
 
+def judged(rest: Rest, path: str) -> dict[str, str]:
+    """The conditions of an object, once the API server has set some."""
+    deadline = time.monotonic() + 30
+    while not (conditions := rest.call("GET", path).get("status", {}).get("conditions")):
+        assert time.monotonic() < deadline, f"{path} has no conditions"
+        time.sleep(0.05)
+    return {each["type"]: each["status"] for each in conditions}
+
+
 def test_install_upgrade_uninstall(helm: Helm, rest: Rest) -> None:
     found = rest.call("GET", DEFINITIONS)["items"]
     assert [(item["metadata"]["name"], item["metadata"]["managedFields"]) for item in found] == []
@@ -80,6 +92,7 @@ def test_install_upgrade_uninstall(helm: Helm, rest: Rest) -> None:
     notes = helm("install", "datahall", str(CHART), "--create-namespace").stdout
     assert "Datahall 0.1.0 is installed: 2 operator pod(s) in namespace hall." in notes
     assert exists(rest, OPERATOR)
+    assert judged(rest, SCHEMA) == {"Dangling": "False"}
 
     body: dict[str, Any] = tables.base("ImageJob")
     created = rest.call("POST", JOBS, body)

@@ -60,6 +60,7 @@ def test_the_default_installs_this_and_no_more(render):
         ("CustomResourceDefinition", "queues.datahall.dev"),
         ("CustomResourceDefinition", "trainingjobs.datahall.dev"),
         ("Deployment", "datahall-operator"),
+        ("FlowSchema", "datahall-operator"),
         ("NetworkPolicy", "datahall-operator"),
         ("Pod", "datahall-operator-test"),
         ("PodDisruptionBudget", "datahall-operator"),
@@ -77,6 +78,7 @@ def test_everything_can_be_switched_off(render):
         crds={"enabled": False},
         serviceAccount={"create": False, "name": "mine"},
         priorityClass={"create": False},
+        flowSchema={"create": False},
         networkPolicy={"enabled": False},
     )
     kinds = {kind for kind, _ in objects}
