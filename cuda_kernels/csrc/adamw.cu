@@ -8,25 +8,16 @@
 // and 3 mantissa bits; of v the square root is kept, with 4 and 4 bits: it is never negative, and its range is half as
 // wide. bfloat16 parameters can be rounded stochastically: else steps smaller than 1/512 of a value are lost.
 //
-// Step, learning rate and norm are read from device memory: a captured graph goes on with those of its replay.
+// Steps, learning rate and norm are read from device memory: a captured graph goes on with those of its replay.
+#include <algorithm>
+
 #include "dtypes.cuh"
+#include "launchers/adamw.h"
 #include "philox.cuh"
 #include "platform.cuh"
 #include "reduce.cuh"
 
 namespace datahall {
-
-// One tensor of the model. An array of these lies in device memory; `first_chunk` counts the chunks of those before.
-struct AdamWTensor {
-  void* parameter;
-  const void* gradient;
-  void* first;          // m: float32, or 8-bit codes
-  void* second;         // v: float32, or 8-bit codes of its root
-  float* first_scales;  // 8 bits only: one for each block of 256
-  float* second_scales;
-  long long count;
-  long long first_chunk;
-};
 
 namespace {
 
@@ -40,7 +31,6 @@ struct AdamWArguments {
   const AdamWTensor* tensors;
   int number;
   const float* learning_rate;
-  const float* step;           // counts from 1
   const float* squared_norm;   // of all gradients; null: they are not clipped
   float most_norm;
   float one_minus_beta1;
@@ -53,7 +43,7 @@ struct AdamWArguments {
   unsigned long long seed;
 };
 
-// What is the same for all elements of a step.
+// What is the same for all elements of a tensor.
 struct Factors {
   float gradient;
   float keep;       // 1 - lr * decay
@@ -61,10 +51,13 @@ struct Factors {
   float root;       // 1 / sqrt(1 - beta2^step)
 };
 
-__device__ __forceinline__ Factors factors_of(const AdamWArguments& a) {
-  const float step = *a.step, rate = *a.learning_rate;
+__device__ __forceinline__ Factors factors_of(const AdamWArguments& a, float step) {
+  const float rate = *a.learning_rate;
   float gradient = 1.0f;
-  if (a.squared_norm != nullptr) gradient = fminf(1.0f, a.most_norm / (sqrtf(*a.squared_norm) + 1e-6f));
+  if (a.squared_norm != nullptr) {
+    const float share = a.most_norm / (sqrtf(*a.squared_norm) + 1e-6f);
+    if (!(share >= 1.0f)) gradient = share;  // a norm that is NaN must not pass for a small one
+  }
   // 1 - beta^step loses most of its digits where beta is near 1; -expm1 does not.
   return {gradient, 1.0f - rate * a.decay, rate / -expm1f(step * a.log_beta1), rsqrtf(-expm1f(step * a.log_beta2))};
 }
@@ -241,7 +234,8 @@ template <typename Element, bool eight_bit>
 __global__ void __launch_bounds__(chunk_threads) adamw(AdamWArguments a) {
   const int number = tensor_of(a.tensors, a.number, blockIdx.x);
   const AdamWTensor tensor = a.tensors[number];
-  const Factors factors = factors_of(a);
+  const float step = *tensor.step;
+  const Factors factors = factors_of(a, step);
   const long long start = (static_cast<long long>(blockIdx.x) - tensor.first_chunk) * per_chunk;
 #pragma unroll 1
   for (int turn = 0; turn < per_chunk / (chunk_threads * per_thread); ++turn) {
@@ -273,7 +267,7 @@ __global__ void __launch_bounds__(chunk_threads) adamw(AdamWArguments a) {
       if (a.stochastic) {
         const auto group = static_cast<unsigned long long>(at) / per_thread;
         round_stochastically(values, philox(a.seed, static_cast<unsigned>(group), static_cast<unsigned>(group >> 32),
-                                            static_cast<unsigned>(number), static_cast<unsigned>(*a.step)));
+                                            static_cast<unsigned>(number), static_cast<unsigned>(step)));
       }
     }
     write_some(parameter, there, values);
@@ -284,6 +278,18 @@ __global__ void __launch_bounds__(chunk_threads) adamw(AdamWArguments a) {
       write_some(static_cast<float*>(tensor.second) + at, there, states.second);
     }
   }
+}
+
+// Rows of the table, in a launch's own arguments: they need no memory of the host that a captured graph would read again.
+constexpr int rows_at_a_time = 48;
+struct TableRows {
+  AdamWTensor row[rows_at_a_time];
+};
+static_assert(sizeof(TableRows) <= 3584, "a kernel's arguments have 4 KiB in all");
+
+__global__ void __launch_bounds__(rows_at_a_time) write_table(TableRows rows, AdamWTensor* table, int number) {
+  const int row = static_cast<int>(threadIdx.x);
+  if (row < number) table[row] = rows.row[row];
 }
 
 // The sum of squares of a chunk's gradients.
@@ -323,10 +329,21 @@ __global__ void __launch_bounds__(1024) add_all(const float* sums, long long cou
 
 extern "C" {
 
-// Chunks of a tensor of `count` elements: `first_chunk` of the next one is so many further.
 long long datahall_adamw_chunks(long long count) { return (count + datahall::per_chunk - 1) / datahall::per_chunk; }
 
-// The squared norm of all gradients together, to `squared_norm`; `sums`: [chunks], scratch.
+int datahall_adamw_table(const AdamWTensor* rows, int number, void* table, void* stream) {
+  using namespace datahall;
+  for (int start = 0; start < number; start += rows_at_a_time) {
+    const int some = std::min(rows_at_a_time, number - start);
+    TableRows part{};
+    std::copy(rows + start, rows + start + some, part.row);
+    const int error = launch(write_table, dim3(1), dim3(rows_at_a_time), 0, stream, part,
+                             static_cast<AdamWTensor*>(table) + start, some);
+    if (error != 0) return error;
+  }
+  return 0;
+}
+
 int datahall_squared_norm(const void* tensors, int number, long long chunks, float* sums, float* squared_norm,
                           int dtype, void* stream) {
   using namespace datahall;
@@ -342,16 +359,14 @@ int datahall_squared_norm(const void* tensors, int number, long long chunks, flo
   return launch(add_all, dim3(1), dim3(1024), 0, stream, static_cast<const float*>(sums), chunks, squared_norm);
 }
 
-// One step for all tensors. `tensors`: [number] AdamWTensor in device memory; `learning_rate`, `step` and
-// `squared_norm` (null: no clipping) one float each there. beta^step is computed from `log_beta`.
-int datahall_adamw(const void* tensors, int number, long long chunks, const float* learning_rate, const float* step,
+int datahall_adamw(const void* tensors, int number, long long chunks, const float* learning_rate,
                    const float* squared_norm, float most_norm, float one_minus_beta1, float one_minus_beta2,
                    float log_beta1, float log_beta2, float epsilon, float decay, int eight_bit, int stochastic,
                    unsigned long long seed, int dtype, void* stream) {
   using namespace datahall;
   if (chunks == 0) return 0;
   if (number <= 0 || chunks < 0 || chunks > 0x7fffffffLL) return cudaErrorInvalidValue;
-  const AdamWArguments a{static_cast<const AdamWTensor*>(tensors), number, learning_rate, step, squared_norm, most_norm,
+  const AdamWArguments a{static_cast<const AdamWTensor*>(tensors), number, learning_rate, squared_norm, most_norm,
                          one_minus_beta1, one_minus_beta2, log_beta1, log_beta2, epsilon, decay, stochastic != 0, seed};
   const dim3 grid(static_cast<unsigned>(chunks));
   return with_type(static_cast<Dtype>(dtype), [&]<typename Element>() {

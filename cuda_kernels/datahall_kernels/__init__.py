@@ -12,6 +12,7 @@ and if not, why. The variable DATAHALL_KERNELS decides what happens then:
 `paths()` says which path each op took so far; each is logged once.
 """
 
+from datahall_kernels.adamw.optimizer import AdamW
 from datahall_kernels.decoding.functions import (
     CacheKind,
     PagedCache,
@@ -27,6 +28,7 @@ from datahall_kernels.settings import KernelsError, Mode
 from datahall_kernels.weight_only.functions import QuantisedWeight, quantise, weight_only_linear
 
 __all__ = [
+    "AdamW",
     "Availability",
     "CacheKind",
     "KernelsError",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import dataclass, field
 
 import pytest
 import torch
-from kernel_execution import InOut, Input, Library, Order, Output, Scratch, Table
 from torch import Tensor
 
+from kernel_execution import InOut, Input, Library, Order, Output, Scratch, Table
 from tests.kernels.sources.launching import DTYPES, EPSILON, i32, made, name_of, u64
 
 RATE, BETA1, BETA2, TINY, DECAY = 1e-2, 0.9, 0.99, 1e-8, 0.1
@@ -41,7 +42,7 @@ class Model:
                 }
             )
 
-    def table(self) -> tuple[Table, int]:
+    def table(self, number: int) -> tuple[Table, int]:
         rows, chunks = [], 0
         off = self.dtype.itemsize if self.misaligned else 0
         for i, tensor in enumerate(self.tensors):
@@ -56,6 +57,7 @@ class Model:
                     InOut(f"first {i}", tensor["first"]),
                     InOut(f"second {i}", tensor["second"]),
                     *scales,
+                    Input(f"step {i}", torch.tensor([float(number)])),
                     tensor["parameter"].numel(),
                     chunks,
                 ]
@@ -74,7 +76,7 @@ class Model:
         seed: int = 7,
     ) -> float:
         """One step; the squared norm of the gradients, if they were to be clipped."""
-        table, chunks = self.table()
+        table, chunks = self.table(number)
         squared, code = torch.zeros(1), i32(DTYPES[self.dtype])
         count = i32(len(self.tensors))
         if most_norm:
@@ -85,7 +87,7 @@ class Model:
             )
         kernels.check(
             *("datahall_adamw", table, count, chunks, Input("rate", torch.tensor([RATE]))),
-            *(Input("step", torch.tensor([float(number)])), Input("norm", squared) if most_norm else None),
+            Input("norm", squared) if most_norm else None,
             *(most_norm, 1 - BETA1, 1 - BETA2, math.log(BETA1), math.log(BETA2), TINY, DECAY),
             *(i32(self.eight_bit), i32(stochastic), u64(seed), code, None),
             order=order,
@@ -190,6 +192,42 @@ def test_a_gradient_that_is_nan_shows(kernels: Library, eight_bit: bool) -> None
     model.step(kernels, 1)
     assert torch.isnan(model.tensors[0]["parameter"][5])
     assert torch.isfinite(model.tensors[0]["parameter"][256:]).all()
+
+
+def test_a_norm_that_is_nan_is_not_taken_for_a_small_one(kernels: Library) -> None:
+    model = Model(torch.float32, sizes=(300, 300))
+    gradients(model, 1)
+    model.tensors[0]["gradient"][5] = float("nan")
+    model.step(kernels, 1, most_norm=1.0)
+    assert all(bool(tensor["parameter"].isnan().all()) for tensor in model.tensors)
+
+
+def test_each_tensor_has_a_step_of_its_own(kernels: Library) -> None:
+    model = Model(torch.float32, sizes=(20, 20))
+    gradients(model, 1)
+    model.tensors[1] = {name: value.clone() for name, value in model.tensors[0].items()}
+    table, chunks = model.table(1)
+    table.rows[1][6] = Input("step 1", torch.tensor([5.0]))
+    kernels.check(
+        *("datahall_adamw", table, i32(2), chunks, Input("rate", torch.tensor([RATE])), None),
+        *(0.0, 1 - BETA1, 1 - BETA2, math.log(BETA1), math.log(BETA2), TINY, 0.0),
+        *(i32(False), i32(False), u64(0), i32(DTYPES[torch.float32]), None),
+    )
+    started = made(20, dtype=torch.float32, seed=0)
+    first, later = (tensor["parameter"] - started for tensor in model.tensors)
+    # The mean is as far from the gradient in both, but the first step makes up for all of it.
+    assert torch.allclose(first.abs(), torch.full((20,), RATE), rtol=1e-3)
+    factor = (1 - BETA1) / (1 - BETA1**5) * math.sqrt((1 - BETA2**5) / (1 - BETA2))
+    assert torch.allclose(later, first * factor, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [0, 1, 48, 100])
+def test_the_table_is_written_row_by_row(kernels: Library, number: int) -> None:
+    rows = torch.arange(number * 9, dtype=torch.long).view(number, 9)
+    table = torch.zeros_like(rows)
+    host = ctypes.c_void_p(rows.data_ptr())
+    kernels.check("datahall_adamw_table", host, i32(number), Output("table", table), None)
+    assert torch.equal(table, rows)
 
 
 def test_no_tensors_is_no_launch(kernels: Library) -> None:
