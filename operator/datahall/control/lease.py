@@ -39,6 +39,8 @@ class Lease:
         self._renewed_at = float("-inf")
         self._observed: Any = None
         self._observed_at = float("-inf")
+        self._due_at = float("inf")
+        self._asked_at: float | None = None
         self.holder = ""
 
     def held(self) -> bool:
@@ -59,30 +61,31 @@ class Lease:
         """
         loop = asyncio.get_running_loop()
         while True:
-            asleep_at = loop.time()
+            self._due_at = loop.time() + self._retry_seconds
             await asyncio.sleep(self._retry_seconds)
-            awake_at = loop.time()
-            remaining = self._renewed_at + self._renew_within - awake_at
+            remaining = self._renewed_at + self._renew_within - loop.time()
             try:
                 async with asyncio.timeout(max(remaining, 0.1)):
                     renewed = await self._attempt()
             except TimeoutError:
                 renewed = False
             if not renewed and (self.holder != self._identity or not self.held()):
-                raise LeaseLostError(
-                    self._how_it_was_lost(
-                        busy_seconds=awake_at - asleep_at - self._retry_seconds,
-                        asked_seconds=loop.time() - awake_at,
-                    )
-                )
+                raise LeaseLostError(self.loss())
 
-    def _how_it_was_lost(self, *, busy_seconds: float, asked_seconds: float) -> str:
+    def loss(self) -> str:
+        """Why the lease is not held, for people: whose it is, or what kept this process from renewing it."""
         if self.holder not in ("", self._identity):
             return f"the lease {LEASE_NAME} is held by {self.holder}"
-        unwritten = asyncio.get_running_loop().time() - self._renewed_at
+        now = asyncio.get_running_loop().time()
+        asked = (
+            ""
+            if self._asked_at is None
+            else f", and the API server has not answered for {now - self._asked_at:.1f} s"
+        )
+        begun = now if self._asked_at is None else self._asked_at
         return (
-            f"the lease {LEASE_NAME} was not renewed for {unwritten:.1f} s: before the last attempt this process was"
-            f" busy with other work for {busy_seconds:.1f} s, and then the API server took {asked_seconds:.1f} s"
+            f"the lease {LEASE_NAME} was not renewed for {now - self._renewed_at:.1f} s: this process was busy with other"
+            f" work for {max(0.0, begun - self._due_at):.1f} s when it was due{asked}"
         )
 
     async def release(self) -> None:
@@ -100,7 +103,7 @@ class Lease:
     async def _attempt(self) -> bool:
         """Take or renew the lease if that is allowed. True if held afterwards; never raises for a failed call."""
         loop = asyncio.get_running_loop()
-        asked_at = loop.time()
+        self._asked_at = asked_at = loop.time()
         try:
             try:
                 lease = await self._client.get(LEASES, LEASE_NAME, namespace=self._namespace)
@@ -138,7 +141,7 @@ class Lease:
         return True
 
     def _won(self, asked_at: float) -> None:
-        self.holder, self._renewed_at = self._identity, asked_at
+        self.holder, self._renewed_at, self._asked_at = self._identity, asked_at, None
 
     def _fresh(self) -> dict[str, Any]:
         return {

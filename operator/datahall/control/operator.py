@@ -221,7 +221,7 @@ class Operator:
         try:
             wrote = await self._reconcilers.reconcile(key, lane)
         except NotLeadingError:
-            raise LeaseLostError("the lease ran out in the middle of a reconcile") from None
+            raise LeaseLostError(self._lease.loss()) from None
         except ConflictError as error:
             # The store is behind: take the newest state in, then look again.
             logger.debug("conflict", error=str(error))
