@@ -76,16 +76,15 @@ class Lease:
         """Why the lease is not held, for people: whose it is, or what kept this process from renewing it."""
         if self.holder not in ("", self._identity):
             return f"the lease {LEASE_NAME} is held by {self.holder}"
-        now = asyncio.get_running_loop().time()
-        asked = (
-            ""
-            if self._asked_at is None
-            else f", and the API server has not answered for {now - self._asked_at:.1f} s"
+        now, asked_at = asyncio.get_running_loop().time(), self._asked_at
+        text = (
+            f"the lease {LEASE_NAME} was not renewed for {now - self._renewed_at:.1f} s: when it was due, this process"
+            f" was busy with other work for {max(0.0, (asked_at or now) - self._due_at):.1f} s"
         )
-        begun = now if self._asked_at is None else self._asked_at
         return (
-            f"the lease {LEASE_NAME} was not renewed for {now - self._renewed_at:.1f} s: this process was busy with other"
-            f" work for {max(0.0, begun - self._due_at):.1f} s when it was due{asked}"
+            text
+            if asked_at is None
+            else f"{text}, and the API server has not answered for {now - asked_at:.1f} s"
         )
 
     async def release(self) -> None:
