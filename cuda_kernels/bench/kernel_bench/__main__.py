@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from kernel_bench import decoding_cases, norm_cases, peers
+from kernel_bench import decoding_cases, loss_cases, norm_cases, peers
 from kernel_bench.cases import Case, selected
 from kernel_bench.timing import Clock
 
@@ -27,7 +27,7 @@ Line = dict[str, object]
 
 def all_cases() -> Iterator[Case]:
     """Every case there is."""
-    return chain(norm_cases.cases(), decoding_cases.cases())
+    return chain(norm_cases.cases(), loss_cases.cases(), decoding_cases.cases())
 
 
 def analytical(cases: list[Case]) -> Iterator[Line]:

@@ -141,8 +141,9 @@ def _make_append(provider: str, tokens: int) -> Make:
             pages=tokens, kv_heads=KV_HEADS, head_dim=HEAD_DIM, dtype=DTYPE, device=device
         )
         slots = positions * 16
-        if provider == "ours":
-            return lambda: datahall_kernels.rope_append(
+
+        def ours(*_: Tensor) -> Tensor:
+            return datahall_kernels.rope_append(
                 qkv,
                 cache,
                 positions=positions,
@@ -151,7 +152,8 @@ def _make_append(provider: str, tokens: int) -> Make:
                 q_weight=weight,
                 k_weight=weight,
             )
-        function = peers.compiled(_plain_append) if provider == "compile" else _plain_append
+
+        function = peers.chosen(provider, ours=ours, plain=_plain_append)
         return lambda: function(qkv, weight, angles, positions, slots, cache.keys, cache.values)
 
     return make

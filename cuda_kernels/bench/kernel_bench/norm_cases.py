@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -78,8 +79,7 @@ def _make(op: str, provider: str, passed: str, rows: int, width: int, dtype: tor
             if op == "layer_norm"
             else None
         )
-        functions = {"ours": _ours, "torch": _torch, "compile": peers.compiled(_torch)}
-        function = functions.get(provider) or peers.function(op, provider, EPSILON)
+        function = peers.chosen(provider, ours=_ours, plain=_torch, peer=partial(peers.norm, op, EPSILON))
         if bias is None:
             return passes(lambda x, weight: function(x, weight, None), passed, (x, weight))
         return passes(function, passed, (x, weight, bias))
@@ -98,7 +98,7 @@ def _make_added(provider: str, rows: int, width: int, dtype: torch.dtype) -> Mak
     def make(device: torch.device) -> Call:
         x, residual = (random(rows, width, device=device, dtype=dtype, seed=seed) for seed in (0, 1))
         weight = random(width, device=device, dtype=dtype, seed=2)
-        function = {"ours": ours, "torch": plain, "compile": peers.compiled(plain)}[provider]
+        function = peers.chosen(provider, ours=ours, plain=plain)
         return lambda: function(x, residual, weight)
 
     return make

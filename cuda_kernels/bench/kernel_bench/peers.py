@@ -40,7 +40,26 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, mode="max-autotune-no-cudagraphs", dynamic=False)
 
 
-def function(op: str, provider: str, epsilon: float) -> Callable[..., Tensor]:
+def chosen(
+    provider: str,
+    *,
+    ours: Callable[..., Any],
+    plain: Callable[..., Any],
+    peer: Callable[[str], Callable[..., Any]] | None = None,
+) -> Callable[..., Any]:
+    """What a provider runs: ours, the plain torch function as it is or compiled, or that of a peer."""
+    match provider:
+        case "ours":
+            return ours
+        case "torch":
+            return plain
+        case "compile":
+            return compiled(plain)
+    assert peer is not None, f"{provider} is no provider here"
+    return peer(provider)
+
+
+def norm(op: str, epsilon: float, provider: str) -> Callable[..., Tensor]:
     """A peer's norm, as a function of x, weight and bias."""
     match op, provider:
         case "rms_norm", "liger":
@@ -53,6 +72,27 @@ def function(op: str, provider: str, epsilon: float) -> Callable[..., Tensor]:
             quack = importlib.import_module("quack")
             return lambda x, weight, _bias: quack.rmsnorm(x, weight, eps=epsilon)
     raise ValueError(f"{provider} has no {op}")
+
+
+def loss(provider: str) -> Callable[..., Tensor]:
+    """A peer's cross-entropy, as a function of logits and targets: the mean."""
+    match provider:
+        case "liger":
+            liger = importlib.import_module("liger_kernel.ops.cross_entropy").LigerCrossEntropyFunction
+            # It writes the gradient over the logits, which the next sample reads again.
+            return lambda logits, targets: liger.apply(logits.clone(), targets, None)[0]
+        case "quack":
+            quack = importlib.import_module("quack")
+            return lambda logits, targets: quack.cross_entropy(logits, targets, reduction="mean")
+    raise ValueError(f"{provider} has no cross_entropy")
+
+
+def linear_loss(provider: str) -> Callable[..., Tensor]:
+    """Liger's loss of a linear layer's outputs, as a function of hidden, weight and targets."""
+    assert provider == "liger"
+    name = "liger_kernel.ops.fused_linear_cross_entropy"
+    liger = importlib.import_module(name).LigerFusedLinearCrossEntropyFunction
+    return lambda hidden, weight, targets: liger.apply(hidden, weight, targets)[0]
 
 
 def paged_attention(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kernel_bench import __main__ as bench
-from kernel_bench import decoding_cases, norm_cases, table
+from kernel_bench import decoding_cases, loss_cases, norm_cases, table
 from kernel_bench.cases import Case, selected
 
 CPU = torch.device("cpu")
@@ -18,6 +18,8 @@ CPU = torch.device("cpu")
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shapes that a CPU has done in no time."""
     monkeypatch.setattr(norm_cases, "WIDTHS", ((3, 64),))
+    monkeypatch.setattr(loss_cases, "LOGITS", ((3, 70),))
+    monkeypatch.setattr(loss_cases, "LINEAR", ((5, 16, 70),))
     monkeypatch.setattr(decoding_cases, "PRODUCTS", ((2, 64, 32),))
     monkeypatch.setattr(decoding_cases, "CONTEXTS", ((2, 20),))
 

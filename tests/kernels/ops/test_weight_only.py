@@ -50,7 +50,7 @@ def test_zeros_stay_zeros_and_the_greatest_of_a_group_is_kept() -> None:
     assert torch.equal(kept, weight.double())
 
 
-@pytest.mark.parametrize("mode", ["auto", "off"])
+@pytest.mark.parametrize("mode", ["reference", "off"])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_a_linear_layer_is_torchs_with_the_weight_that_the_codes_stand_for(
     monkeypatch: pytest.MonkeyPatch, bits: int, mode: str

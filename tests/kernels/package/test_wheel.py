@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import datahall_kernels
-from datahall_kernels import Reason, native
+from datahall_kernels import Reason, families, native
 from native_build import fatbinary
 from native_build.library import ARCHITECTURES, REPORT
 from native_build.ptxas import KernelUse, table
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 def test_the_wheel_is_what_is_imported_and_its_library_loads() -> None:
     assert PACKAGE.is_relative_to(sys.prefix)
     assert native.LIBRARY.ok, native.LIBRARY
-    for op in (part for parts in native.OPS_OF.values() for part in parts):
+    for op in (part for parts in families.PARTS.values() for part in parts):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"datahall::{op}", "CUDA"), op
 
 

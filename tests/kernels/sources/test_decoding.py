@@ -211,9 +211,9 @@ def test_a_position_beyond_the_table_and_a_page_that_does_not_exist_make_nan(ker
 def test_a_context_longer_than_its_row_of_pages_makes_nan(kernels: Library) -> None:
     step = Step(torch.float32, lengths=(20, 3))
     step.append(kernels)
-    step.lengths = (16 * step.most_pages + 1, 3)
-    step.q, last = step.q[[19, 22]], step.last()
+    last = step.last()
     step.last = lambda: last  # type: ignore[method-assign]
+    step.lengths = (PAGE * step.most_pages + 1, 3)
     step.attend(kernels)
     assert torch.isnan(step.out[0]).all()
     assert torch.isfinite(step.out[1]).all()
