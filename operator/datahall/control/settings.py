@@ -52,7 +52,7 @@ class Settings:
     """DATAHALL_START_TIMEOUT_SECONDS, default 300: how long pods of an admitted gang may fail to start."""
 
     lease_seconds: float
-    """DATAHALL_LEASE_SECONDS, default 10: how long a dead leader is waited for."""
+    """DATAHALL_LEASE_SECONDS, default 15: how long a dead leader is waited for."""
 
     log_level: str
     """DATAHALL_LOG_LEVEL, default info."""
@@ -83,7 +83,7 @@ class Settings:
             workers=_integer(environ, "DATAHALL_WORKERS", 32, 1, 1024),
             writes_per_second=float(_integer(environ, "DATAHALL_WRITES_PER_SECOND", 500, 1, 100_000)),
             start_timeout_seconds=float(_integer(environ, "DATAHALL_START_TIMEOUT_SECONDS", 300, 1, 86_400)),
-            lease_seconds=float(_integer(environ, "DATAHALL_LEASE_SECONDS", 10, 3, 3600)),
+            lease_seconds=float(_integer(environ, "DATAHALL_LEASE_SECONDS", 15, 3, 3600)),
             log_level=environ.get("DATAHALL_LOG_LEVEL") or "info",
         )
 
