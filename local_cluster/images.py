@@ -78,6 +78,7 @@ IMAGES = (
             "requirements/trainer.txt",
             "trainer_image/datahall_trainer",
             "trainer_image/datahall_server",
+            "cuda_kernels/datahall_kernels",
         ),
     ),
 )

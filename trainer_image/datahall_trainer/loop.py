@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from datahall_trainer import metrics
+from datahall_kernels import cross_entropy
+from datahall_trainer import kernels, metrics
 from datahall_trainer.checkpoint import CheckpointStore, Saved
 from datahall_trainer.config import JobConfig
 from datahall_trainer.data.sampler import Indices, Sampler, shard
@@ -84,9 +84,9 @@ class Loop:
             task.model,
             learning_rate=training.learning_rate_value,
             weight_decay=training.weight_decay_value,
+            max_norm=_MAX_GRADIENT_NORM,
         )
-        self._trainable = [p for p in task.model.parameters() if p.requires_grad]
-        self._gradients = Gradients(self._trainable, group)
+        self._gradients = Gradients([p for p in task.model.parameters() if p.requires_grad], group)
         self._progress = Progress(
             total_steps=self._total_steps,
             epochs=training.epochs,
@@ -148,6 +148,7 @@ class Loop:
 
     def _report(self, *, urgent: bool = False) -> None:
         if self._group.rank == 0 and self._progress.known:
+            self._progress.device = kernels.describe(self._group.device.type)
             self._reporter.send(*self.messages(), urgent=urgent)
 
     def _train_step(self) -> int | None:
@@ -162,7 +163,7 @@ class Loop:
             logits = self._task.train_logits(own, epoch=epoch, device=self._group.device)
         labels = self._labels[torch.from_numpy(own)].to(self._group.device)
         # A sum over the own samples by the size of the whole batch: summed over ranks it is the batch's mean.
-        loss = functional.cross_entropy(logits.float(), labels, reduction="sum") / len(batch)
+        loss = cross_entropy(logits, labels, reduction="sum") / len(batch)
         self._precision.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._gradients.finish()
         stop = self._exchange(loss.detach())
@@ -174,7 +175,7 @@ class Loop:
         )
         for parameter_group in self._optimizer.param_groups:
             parameter_group["lr"] = rate
-        self._precision.step(self._optimizer, self._trainable, max_norm=_MAX_GRADIENT_NORM)
+        self._precision.step(self._optimizer)
         self._step += 1
         return stop
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -42,18 +41,15 @@ class Precision:
         """The loss to call backward on."""
         return loss if self._scaler is None else self._scaler.scale(loss)
 
-    def step(
-        self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], *, max_norm: float
-    ) -> None:
-        """Clips the gradients' global norm and steps; under fp16 a step whose gradients overflowed is skipped."""
-        if self._scaler is not None:
-            self._scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Steps; under fp16 a step whose gradients overflowed is skipped."""
         if self._scaler is None:
             optimizer.step()
-        else:
-            self._scaler.step(optimizer)
-            self._scaler.update()
+            return
+        # The optimizer clips the gradients: they must be of their own size by then.
+        self._scaler.unscale_(optimizer)
+        self._scaler.step(optimizer)
+        self._scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold."""

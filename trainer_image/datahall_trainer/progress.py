@@ -21,7 +21,8 @@ class Progress:
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
         self._batch_size = batch_size
-        self._device = device
+        # What computes, as the status shows it.
+        self.device = device
         self._losses: deque[float] = deque(maxlen=_WINDOW_STEPS)
         self._times: deque[float] = deque(maxlen=_WINDOW_STEPS + 1)
         self._step = 0
@@ -64,7 +65,7 @@ class Progress:
             "epochs": self._epochs,
             "samplesPerSecond": round(rate, 1),
             "etaSeconds": round(left / rate) if rate > 0 else 0,
-            "device": self._device,
+            "device": self.device,
             "metrics": metrics,
         }
 

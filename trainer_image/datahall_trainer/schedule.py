@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import nn
+
+from datahall_kernels import AdamW
 
 
 def learning_rate(step: int, *, total_steps: int, peak: float, warmup_fraction: float) -> float:
@@ -17,11 +18,14 @@ def learning_rate(step: int, *, total_steps: int, peak: float, warmup_fraction: 
     return peak * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def adamw(model: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) whose decay leaves out biases and normalisation, as is usual."""
+def adamw(model: nn.Module, *, learning_rate: float, weight_decay: float, max_norm: float) -> AdamW:
+    """AdamW (Loshchilov and Hutter 2019) whose decay leaves out biases and normalisation, as is usual.
+
+    It clips the norm of all gradients together to `max_norm`.
+    """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    return AdamW(groups, lr=learning_rate, max_norm=max_norm)

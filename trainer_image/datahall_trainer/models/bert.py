@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from datahall_trainer.errors import BadInput
+from datahall_trainer.kernels import use_own_norms
 
 
 class BertConfig(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
@@ -85,6 +86,7 @@ def from_directory(directory: Path, config: BertConfig, *, pretrained: bool) -> 
             raise BadInput(f"model.safetensors cannot be read: {error}") from error
     else:
         encoder = BertModel(encoder_config, add_pooling_layer=False)
+    use_own_norms(encoder)
     return BertClassifier(
         encoder,
         config,
