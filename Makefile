@@ -89,6 +89,10 @@ bench-kernels: $(STAMP) ## Speed of the CUDA kernels beside torch and its peers.
 kernels-table: $(STAMP) ## Write the table of cuda_kernels/bench/README.md anew, from its results.
 	@PYTHONPATH=cuda_kernels/bench $(PYTHON) -m kernel_bench.table
 
+.PHONY: kernel-errors
+kernel-errors: $(STAMP) ## Errors of the kernels, run on the CPU, and of torch's own ops against float64, as JSON lines.
+	@$(PYTHON) -m pytest -q -s tests/kernels/bindings/test_errors.py | grep '^{'
+
 .PHONY: bench-planner
 bench-planner: $(STAMP) ## How long the planner takes, case by case. ONLY="preemption" for some of the cases.
 	@$(PYTHON) -m bench.planner $(if $(ONLY),--only "$(ONLY)")
