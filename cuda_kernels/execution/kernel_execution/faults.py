@@ -55,7 +55,7 @@ def build_with(fault: Fault, sources: Sequence[Path], *, include: Sequence[Path]
 
     Args:
         fault: What to change.
-        sources: The .cu files, all in one folder, whose headers are copied with them.
+        sources: The .cu files, all in one folder, whose headers, also those in its folders, are copied with them.
         include: More folders of headers, taken as they are.
 
     Raises:
@@ -63,9 +63,11 @@ def build_with(fault: Fault, sources: Sequence[Path], *, include: Sequence[Path]
     """
     folder = sources[0].parent
     with tempfile.TemporaryDirectory() as copy:
-        for path in folder.iterdir():
+        for path in folder.rglob("*"):
             if path.suffix in {".cu", ".cuh", ".h"}:
-                shutil.copy(path, copy)
+                target = Path(copy) / path.relative_to(folder)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy(path, target)
         fault.put_into(Path(copy))
         try:
             return build([Path(copy) / source.name for source in sources], include=include)
