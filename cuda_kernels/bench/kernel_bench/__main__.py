@@ -12,7 +12,15 @@ from pathlib import Path
 
 import torch
 
-from kernel_bench import decoding_cases, loss_cases, norm_cases, peers
+from kernel_bench import (
+    decoding_cases,
+    embedding_cases,
+    loss_cases,
+    norm_cases,
+    optimizer_cases,
+    peers,
+    sampling_cases,
+)
 from kernel_bench.cases import Case, selected
 from kernel_bench.timing import Clock
 
@@ -27,7 +35,8 @@ Line = dict[str, object]
 
 def all_cases() -> Iterator[Case]:
     """Every case there is."""
-    return chain(norm_cases.cases(), loss_cases.cases(), decoding_cases.cases())
+    families = (norm_cases, loss_cases, optimizer_cases, embedding_cases, decoding_cases, sampling_cases)
+    return chain.from_iterable(family.cases() for family in families)
 
 
 def analytical(cases: list[Case]) -> Iterator[Line]:

@@ -95,6 +95,18 @@ def linear_loss(provider: str) -> Callable[..., Tensor]:
     return lambda hidden, weight, targets: liger.apply(hidden, weight, targets)[0]
 
 
+def sample(top_k: int, top_p: float, temperature: float) -> Callable[[Tensor], Tensor]:
+    """FlashInfer's sampling, as a function of logits."""
+    flashinfer = importlib.import_module("flashinfer")
+
+    def call(logits: Tensor) -> Tensor:
+        scaled = logits.float() / temperature
+        drawn: Tensor = flashinfer.sampling.top_k_top_p_sampling_from_logits(scaled, top_k, top_p)
+        return drawn
+
+    return call
+
+
 def paged_attention(
     provider: str, q: Tensor, keys: Tensor, values: Tensor, pages: Tensor, lengths: Tensor
 ) -> Call:

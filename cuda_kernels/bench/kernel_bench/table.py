@@ -11,7 +11,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 README = Path(__file__).parents[1] / "README.md"
 BEGIN = "<!-- made by `make kernels-table` -->"
 NOTHING = "Nothing has been measured so far."
-PROVIDERS = ("ours", "torch", "compile", "liger", "quack", "flashinfer")
+PROVIDERS = ("ours", "torch", "foreach", "compile", "liger", "quack", "flashinfer")
 
 
 def table(results: list[dict[str, Any]]) -> str:
