@@ -36,6 +36,7 @@ def check_cross_entropy(kernels: Library) -> None:
             kernels, logits, targets, stride=stride, smoothing=0.1, order=Order.SHUFFLED
         )
         test_cross_entropy.assert_right(logits, targets, found, 0.1)
+    test_cross_entropy.test_each_row_has_a_scale_of_its_own(kernels, 100)
 
 
 def check_adamw(kernels: Library) -> None:
@@ -44,6 +45,10 @@ def check_adamw(kernels: Library) -> None:
     test_adamw.test_an_eight_bit_state_is_near_what_it_stands_for(kernels)
     test_adamw.test_small_steps_of_bfloat16_arrive_in_the_mean_when_rounded_stochastically(kernels)
     test_adamw.test_stochastic_rounding_is_the_same_for_the_same_seed_and_another_at_each_step(kernels)
+    test_adamw.test_a_norm_that_is_nan_is_not_taken_for_a_small_one(kernels)
+    test_adamw.test_each_tensor_has_a_step_of_its_own(kernels)
+    for number in (1, 100):
+        test_adamw.test_the_table_is_written_row_by_row(kernels, number)
 
 
 def check_weight_only(kernels: Library) -> None:
@@ -101,6 +106,16 @@ FAULTS: list[tuple[str, Fault]] = [
     (LOSS, Fault("reduce.cuh", "slots_.of[threadIdx.x / warp_size] = value;\n    __syncthreads();",
                  "slots_.of[threadIdx.x / warp_size] = value;", "no barrier before the maximum")),
     (LOSS, Fault("cross_entropy.cu", "counts ? scale : 0.0f", "scale", "ignored rows have a gradient")),
+    (LOSS, Fault("cross_entropy.cu", "a.scale[row * a.scale_stride]", "*a.scale",
+                 "all rows have the first one's scale")),
+    (ADAMW, Fault("adamw.cu", "if (!(share >= 1.0f)) gradient = share;", "if (share < 1.0f) gradient = share;",
+                  "a norm that is NaN passes for a small one")),
+    (ADAMW, Fault("adamw.cu", "const float step = *tensor.step;", "const float step = *a.tensors->step;",
+                  "all tensors have the first one's step number")),
+    (ADAMW, Fault("adamw.cu", "static_cast<AdamWTensor*>(table) + start, some)",
+                  "static_cast<AdamWTensor*>(table), some)", "later rows of the table in the place of the first")),
+    (ADAMW, Fault("adamw.cu", "if (row < number) table[row]", "if (row <= number) table[row]",
+                  "a row beyond the table")),
     (ADAMW, Fault("adamw.cu", "if (tensors[middle].first_chunk <= chunk)", "if (tensors[middle].first_chunk < chunk)",
                   "the first chunk of a tensor goes to the one before")),
     (ADAMW, Fault("adamw.cu", "__syncwarp();  // all have read the scales", "",
