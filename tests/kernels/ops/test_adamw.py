@@ -316,6 +316,33 @@ def test_the_learning_rate_may_be_a_tensor(mode: str) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
 
 
+@pytest.mark.skipif(DEVICES == ["cpu"], reason="no GPU that the kernels can run on")
+def test_a_captured_step_goes_on_with_step_numbers_rate_and_gradients_of_its_replay() -> None:
+    ends = []
+    for is_captured in (False, True):
+        own = parameters(torch.float32, "cuda")
+        rate = torch.tensor(1e-2, device="cuda")
+        optimizer = AdamW(groups(own), lr=rate, max_norm=1.0)
+        set_gradients(own, 0)
+        optimizer.step()  # makes the states
+        graph = torch.cuda.CUDAGraph()
+        if is_captured:
+            with torch.cuda.graph(graph):
+                optimizer.step()
+        for _ in range(2):
+            rate.mul_(0.5)
+            for parameter in own:
+                assert parameter.grad is not None
+                parameter.grad.neg_()
+            if is_captured:
+                graph.replay()
+            else:
+                optimizer.step()
+        ends.append([parameter.detach().cpu() for parameter in own])
+    for one, other in zip(*ends, strict=True):
+        assert torch.equal(one, other)
+
+
 def arguments(dtype: torch.dtype, *, eight_bit: bool, clipped: bool) -> tuple[Any, ...]:
     own = [p.detach() for p in parameters(dtype)]
     gradients = [torch.ones_like(p) for p in own]
