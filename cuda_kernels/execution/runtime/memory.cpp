@@ -503,8 +503,6 @@ void end_launch_memory() {
 
 void set_access_budget(std::uint64_t accesses) { access_budget = accesses == 0 ? default_access_budget : accesses; }
 
-void* dynamic_shared_memory() { return dynamic_shared.base; }
-
 namespace {
 
 void make_arena() {
@@ -525,6 +523,11 @@ Region* region_at(const char* place) {
 }
 
 }  // namespace
+
+void* dynamic_shared_memory() {
+  make_arena();  // where nothing is checked, nobody has made buffers in it
+  return dynamic_shared.base;
+}
 
 bool clear_memory(void* to, std::size_t bytes) {
   if constexpr (!is_checked) {

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from datahall_kernels import quantise, rotary_angles
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 EPSILON = 1e-5
@@ -104,6 +107,99 @@ def adamw_by_ours(ops: Any, given: Tensors) -> Tensors:
     return {"parameter": parameter}
 
 
+def product_by_torch(given: Tensors, bits: int) -> Tensors:
+    x, weight = given["x"], quantise(given["weight"], bits=bits, group=64)
+    return {"y": functional.linear(x, weight.dequantise(x.dtype))}
+
+
+def product_by_ours(ops: Any, given: Tensors, bits: int) -> Tensors:
+    weight = quantise(given["weight"], bits=bits, group=64)
+    return {"y": ops.weight_only(given["x"], weight.codes, weight.scales, None, 64, bits)}
+
+
+def context_of(given: Tensors) -> tuple[Tensor, Tensor, Tensor]:
+    """Pages [2, 3] and tokens [2] of two sequences, and the slot of each token."""
+    pages = torch.tensor([[4, 0, 2], [1, 5, 3]], dtype=torch.int32)
+    lengths = torch.tensor([len(given["keys"]) // 2] * 2, dtype=torch.int32)
+    at = torch.arange(int(lengths[0]))
+    slots = torch.cat([row[at // 16].long() * 16 + at % 16 for row in pages])
+    return pages, lengths, slots
+
+
+def attention_by_torch(given: Tensors) -> Tensors:
+    q, keys, values = (given[name] for name in ("q", "keys", "values"))
+    keys, values = (t.reshape(2, -1, *t.shape[1:]).transpose(1, 2) for t in (keys, values))
+    return {"out": functional.scaled_dot_product_attention(q[:, :, None], keys, values)[:, :, 0]}
+
+
+def attention_by_ours(ops: Any, given: Tensors) -> Tensors:
+    pages, lengths, slots = context_of(given)
+    keys, values = (torch.zeros(6, 4, 16, 64, dtype=given["q"].dtype) for _ in range(2))
+    for cache, rows in ((keys, given["keys"]), (values, given["values"])):
+        cache[slots // 16, :, slots % 16] = rows
+    return {"out": ops.paged_attention(given["q"], keys, values, None, None, pages, lengths, 0.125)}
+
+
+def turns_of(given: Tensors) -> tuple[Tensor, Tensor]:
+    positions = torch.arange(len(given["qkv"])) * 7
+    return positions, rotary_angles(1000, 64)
+
+
+def rope_by_torch(given: Tensors) -> Tensors:
+    positions, angles = turns_of(given)
+    cosine, sine = (half[:, None].to(given["qkv"].dtype) for half in angles[positions].chunk(2, -1))
+    found = []
+    for heads, weight in (
+        (given["qkv"][:, :4], given["q_weight"]),
+        (given["qkv"][:, 4:6], given["k_weight"]),
+    ):
+        one, other = functional.rms_norm(heads, (64,), weight, EPSILON).chunk(2, -1)
+        found.append(torch.cat([one * cosine - other * sine, other * cosine + one * sine], -1))
+    return {"q": found[0], "k": found[1]}
+
+
+def rope_by_ours(ops: Any, given: Tensors) -> Tensors:
+    positions, angles = turns_of(given)
+    slots = torch.arange(len(positions))
+    keys, values = (torch.zeros(4, 2, 16, 64, dtype=given["qkv"].dtype) for _ in range(2))
+    q = ops.rope_append(
+        *(given["qkv"], positions, slots, angles, given["q_weight"], given["k_weight"]),
+        *(keys, values, None, None, False, EPSILON),
+    )
+    return {"q": q, "k": keys[slots // 16, :, slots % 16]}
+
+
+def bags_of(given: Tensors) -> tuple[Tensor, Tensor]:
+    rows = len(given["table"])
+    return torch.randint(0, rows, (600,), generator=torch.Generator().manual_seed(5)), torch.arange(
+        0, 600, 20
+    )
+
+
+def bags_by_torch(given: Tensors) -> Tensors:
+    indices, offsets = bags_of(given)
+    return {"y": functional.embedding_bag(indices, given["table"], offsets, mode="sum")}
+
+
+def bags_by_ours(ops: Any, given: Tensors) -> Tensors:
+    return {"y": ops.embedding_bag(given["table"], *bags_of(given), None, -1, False, False)[0]}
+
+
+def sample_by_torch(given: Tensors) -> Tensors:
+    # In float32 at least, as for the loss.
+    wide = given["logits"].to(torch.promote_types(given["logits"].dtype, torch.float32))
+    return {"log-probability": functional.log_softmax(wide / 0.5, dim=-1).amax(-1)}
+
+
+def sample_by_ours(ops: Any, given: Tensors) -> Tensors:
+    rows = len(given["logits"])
+    numbers, greatest = torch.zeros(rows, dtype=torch.int64), torch.ones(rows, dtype=torch.int32)
+    _, found = ops.sample(
+        *(given["logits"], torch.full((rows,), 0.5), greatest, *[None] * 9, numbers, numbers)
+    )
+    return {"log-probability": found}
+
+
 CASES: dict[
     str, tuple[Callable[[], Tensors], Callable[[Any, Tensors], Tensors], Callable[[Tensors], Tensors]]
 ]
@@ -128,6 +224,30 @@ CASES = {
         adamw_by_ours,
         adamw_by_torch,
     ),
+    **{
+        f"weight_only_int{bits} 3 x 576 x 200": (
+            lambda: {"x": made(3, 576, seed=1), "weight": made(200, 576, seed=2)},
+            partial(product_by_ours, bits=bits),
+            partial(product_by_torch, bits=bits),
+        )
+        for bits in (8, 4)
+    },
+    "rope_append 50 tokens x 64": (
+        lambda: {
+            "qkv": made(50, 8, 64, seed=1, scale=2.0),
+            "q_weight": made(64, seed=2, scale=0.3, shift=1.0),
+            "k_weight": made(64, seed=3, scale=0.3, shift=1.0),
+        },
+        rope_by_ours,
+        rope_by_torch,
+    ),
+    "paged_attention 2 x 41 tokens x 64": (
+        lambda: {"q": made(2, 4, 64, seed=1), "keys": made(82, 4, 64, seed=2), "values": made(82, 4, 64, seed=3)},
+        attention_by_ours,
+        attention_by_torch,
+    ),
+    "embedding_bag 30 x 20 of 500 x 64": (lambda: {"table": made(500, 64, seed=1)}, bags_by_ours, bags_by_torch),
+    "sample 20 x 1003": (lambda: {"logits": made(20, 1003, seed=1, scale=3.0)}, sample_by_ours, sample_by_torch),
 }  # fmt: skip
 
 
