@@ -1,6 +1,7 @@
 """csrc/bindings without a GPU: built for CPU tensors, with the very kernels behind them, on the execution layer.
 
 Not a check of accesses (tests/kernels/sources does that), but of the whole way from an op's arguments to its results.
+Where there is a GPU that the installed library can run on, all of it is done there, too.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
+import datahall_kernels
 from datahall_kernels import families, registry
 from kernel_execution import building
 from native_build import library
@@ -36,8 +39,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no g++ or Python.h"))
 
 
+class OnGpu:
+    """The ops for CUDA tensors as if they were for CPU tensors: arguments go to the GPU, and results come back."""
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        function = getattr(torch.ops.datahall, op)
+
+        def call(*given: Any) -> Any:
+            there = tree_map(_on_gpu, given)
+            found = function(*there)
+            # What the op has written to.
+            tree_map(_back, given, there)
+            return tree_map(lambda x: x.cpu() if isinstance(x, torch.Tensor) else x, found)
+
+        return call
+
+
+def _on_gpu(x: Any) -> Any:
+    if not isinstance(x, torch.Tensor):
+        return x
+    # With its gaps, which `cuda()` would close.
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda").copy_(x)
+
+
+def _back(given: Any, there: Any) -> None:
+    if isinstance(given, torch.Tensor):
+        given.copy_(there)
+
+
+HAS_GPU = datahall_kernels.available()["rms_norm"].ok
+
+
+@pytest.fixture(params=["cpu", *(["gpu"] if HAS_GPU else [])])
+def bindings(request: pytest.FixtureRequest) -> Any:
+    """The ops, computed by bindings and kernels."""
+    return OnGpu() if request.param == "gpu" else request.getfixturevalue("bindings_on_cpu")
+
+
 @pytest.fixture(scope="session")
-def bindings() -> Iterator[Any]:
+def bindings_on_cpu() -> Iterator[Any]:
     """The ops of the namespace for CPU tensors, computed by bindings and kernels."""
     with ThreadPoolExecutor() as pool:
         ops = (
