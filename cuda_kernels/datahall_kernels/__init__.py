@@ -21,9 +21,11 @@ from datahall_kernels.decoding.functions import (
     rotary_angles,
 )
 from datahall_kernels.dispatch import Path, PathTaken, paths
+from datahall_kernels.embedding_bag.functions import embedding_bag
 from datahall_kernels.loss.functions import cross_entropy, linear_cross_entropy
 from datahall_kernels.native import Availability, Reason, available
 from datahall_kernels.norm.functions import layer_norm, rms_norm
+from datahall_kernels.sampling.functions import sample
 from datahall_kernels.settings import KernelsError, Mode
 from datahall_kernels.weight_only.functions import QuantisedWeight, quantise, weight_only_linear
 
@@ -40,6 +42,7 @@ __all__ = [
     "Reason",
     "available",
     "cross_entropy",
+    "embedding_bag",
     "layer_norm",
     "linear_cross_entropy",
     "paged_attention",
@@ -48,5 +51,6 @@ __all__ = [
     "rms_norm",
     "rope_append",
     "rotary_angles",
+    "sample",
     "weight_only_linear",
 ]

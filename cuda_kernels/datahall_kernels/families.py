@@ -11,11 +11,13 @@ import torch
 from datahall_kernels import registry
 from datahall_kernels.adamw import ops as adamw
 from datahall_kernels.decoding import ops as decoding
+from datahall_kernels.embedding_bag import ops as embedding_bag
 from datahall_kernels.loss import ops as loss
 from datahall_kernels.norm import ops as norm
+from datahall_kernels.sampling import ops as sampling
 from datahall_kernels.weight_only import ops as weight_only
 
-_FAMILIES = (norm, loss, adamw, weight_only, decoding)
+_FAMILIES = (norm, loss, adamw, weight_only, decoding, sampling, embedding_bag)
 OPS = tuple(op for family in _FAMILIES for op in family.OPS)
 PARTS = {function: parts for family in _FAMILIES for function, parts in family.PARTS.items()}
 """Per function that people call, the ops that it runs by, gradients included."""

@@ -9,8 +9,9 @@
 
 extern "C" {
 
-// How many multiprocessors a device has, and what an error code means.
+// How many multiprocessors a device has, how much shared memory a block may have there, and what an error code means.
 int datahall_multiprocessors(int device, int* count);
+int datahall_shared_bytes(int device, int* count);
 const char* datahall_error_text(int error);
 
 }  // extern "C"

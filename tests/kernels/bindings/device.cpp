@@ -8,6 +8,12 @@ int datahall_multiprocessors(int, int* count) {
   return 0;
 }
 
+// An H100's.
+int datahall_shared_bytes(int, int* count) {
+  *count = 227 * 1024;
+  return 0;
+}
+
 const char* datahall_error_text(int error) {
   return error == 700 ? "an illegal memory access was encountered" : "another error";
 }

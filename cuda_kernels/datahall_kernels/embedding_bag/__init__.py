@@ -1,0 +1,1 @@
+"""Sums and means of rows of a table, bag by bag."""
