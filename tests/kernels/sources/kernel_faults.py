@@ -13,7 +13,14 @@ import torch
 
 from kernel_execution import Fault, Library, Order
 from kernel_execution.faults import find_survivors
-from tests.kernels.sources import norms, test_adamw, test_cross_entropy, test_weight_only
+from tests.kernels.sources import (
+    norms,
+    test_adamw,
+    test_cross_entropy,
+    test_embedding_bag,
+    test_sampling,
+    test_weight_only,
+)
 from tests.kernels.sources.launching import made
 from tests.kernels.sources.test_decoding import FP8, INT8, Step
 
@@ -68,13 +75,36 @@ def check_decoding(kernels: Library) -> None:
     Step(torch.float32, lengths=(20,), interleaved=True, rotary=32).check(kernels)
 
 
+def check_sampling(kernels: Library) -> None:
+    batch = test_sampling.drawn_by_all(24, 1001, BF16)
+    test_sampling.assert_right(batch, batch.run(kernels, stride=1008, order=Order.SHUFFLED))
+    batch = test_sampling.drawn_by_all(6, 8192, torch.float32)
+    test_sampling.assert_right(batch, batch.run(kernels, shared_bytes=20_000, order=Order.SHUFFLED))
+    test_sampling.test_a_nucleus_of_thousands(kernels)
+    test_sampling.test_temperature_0_takes_the_lowest_of_the_greatest(kernels, BF16)
+    for case in ("a logit of nan", "none allowed", "top_p nan"):
+        test_sampling.test_rows_without_a_token_say_so(kernels, case)
+
+
+def check_bags(kernels: Library) -> None:
+    bag = test_embedding_bag.Bags
+    for order in (Order.REVERSE, Order.SHUFFLED):
+        bag((3, 0, 1, 9, 4), 40, BF16, mean=True, padding=5, rows=8, order=order).check(kernels)
+        bag((7,) * 250, 16, weighted=True, favourite=0.6, rows=4, order=order).check(kernels)
+    test_embedding_bag.test_an_index_that_is_no_row_makes_its_bag_nan_and_has_no_gradient(kernels, True, 50)
+    test_embedding_bag.test_positions_and_bags_that_are_none_pass_nothing(kernels)
+
+
 NORM, LOSS, ADAMW, WEIGHTS, DECODING = "norm", "cross-entropy", "adamw", "weight-only", "decoding"
+SAMPLING, BAGS = "sampling", "embedding bag"
 SUITES: dict[str, tuple[list[str], Callable[[Library], None]]] = {
     NORM: (["norm.cu"], check_norms),
     LOSS: (["cross_entropy.cu"], check_cross_entropy),
     ADAMW: (["adamw.cu"], check_adamw),
     WEIGHTS: (["weight_only.cu"], check_weight_only),
     DECODING: (["rope_append.cu", "paged_attention.cu"], check_decoding),
+    SAMPLING: (["sampling.cu"], check_sampling),
+    BAGS: (["embedding_bag.cu"], check_bags),
 }
 FAULTS: list[tuple[str, Fault]] = [
     (NORM, Fault("reduce.cuh", "      __syncthreads();\n      const int warps", "      const int warps",
@@ -147,6 +177,34 @@ FAULTS: list[tuple[str, Fault]] = [
                      "a token beyond the context counts")),
     (DECODING, Fault("paged_attention.cu", "for (int split = 0; split < a.splits; ++split) most =",
                      "for (int split = 1; split < a.splits; ++split) most =", "the first part's maximum is left out")),
+    (SAMPLING, Fault("sampling.cu", "      if (dropped) left = sum(cut);\n", "",
+                     "top-p is of all, and not of what top-k left")),
+    (SAMPLING, Fault("sampling.cu", "(before + low < before ? 1u : 0u)",
+                     "(before + low < before ? 0u : 0u)", "a carry is lost")),
+    (SAMPLING, Fault("sampling.cu", "expected & ~bit", "expected | bit", "listed tokens are in the row, too")),
+    (SAMPLING, Fault("sampling.cu", "    __syncthreads();  // all have read the sums before\n", "",
+                     "sums are written while others read those before")),
+    (SAMPLING, Fault("sampling.cu", "(bits & 0x80000000u) != 0 ? ~bits", "(bits & 0x80000000u) != 0 ? bits",
+                     "negative logits stand the wrong way round")),
+    (SAMPLING, Fault("sampling.cu", "      at -= all;\n", "", "a warp forgets what it has passed")),
+    (SAMPLING, Fault("sampling.cu", "lowest = __reduce_min_sync(", "lowest = __reduce_max_sync(",
+                     "not the lowest of the greatest")),
+    (SAMPLING, Fault("sampling.cu", "if (times > 0) z -=", "z -=", "presence of tokens of the prompt alone")),
+    (SAMPLING, Fault("sampling.cu", "width_ - word * 32 < 32 ?", "width_ - word * 32 < 0 ?",
+                     "the padding may be drawn")),
+    (SAMPLING, Fault("sampling.cu", "      above = space_.before;\n", "", "what lies above a bin is forgotten")),
+    (BAGS, Fault("embedding_bag.cu", "__syncthreads();  // all have read the parts before", "",
+                 "parts are written while others read those before")),
+    (BAGS, Fault("embedding_bag.cu", "is_right = is_right && 0 <= index && index < a.rows;",
+                 "is_right = is_right && 0 <= index && index <= a.rows;", "a row beyond the table")),
+    (BAGS, Fault("embedding_bag.cu", "counts[k] = is_right && index != a.padding;", "counts[k] = is_right;",
+                 "the padding counts")),
+    (BAGS, Fault("embedding_bag.cu", "for (int of = 1; of < groups; ++of)", "for (int of = 2; of < groups; ++of)",
+                 "a part of a long segment is left out")),
+    (BAGS, Fault("embedding_bag.cu", "if (position < 0 || position >= a.entries) continue;\n", "",
+                 "a position that is none")),
+    (BAGS, Fault("embedding_bag.cu", "(a.sparse ? segment : row)", "(a.sparse ? row : segment)",
+                 "the dense gradient in the place of the sparse one")),
 ]  # fmt: skip
 
 

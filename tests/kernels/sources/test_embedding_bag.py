@@ -152,9 +152,9 @@ class Bags:
 @pytest.mark.parametrize("kind", ["sum", "mean", "weighted"])
 @pytest.mark.parametrize("width", [1, 7, 16, 64, 123, 1024, 1030])
 def test_widths(kernels: Library, width: int, kind: str, dtype: torch.dtype) -> None:
-    Bags((3, 0, 1, 9, 4, 0), width, dtype, mean=kind == "mean", weighted=kind == "weighted", padding=5).check(
-        kernels
-    )
+    Bags(
+        (3, 0, 1, 9, 4, 0), width, dtype, mean=kind == "mean", weighted=kind == "weighted", padding=5, rows=8
+    ).check(kernels)
 
 
 @pytest.mark.parametrize("index_type", [torch.int32, torch.int64], ids=name_of)
@@ -168,11 +168,11 @@ def test_bags_of_any_length(kernels: Library, lengths: tuple[int, ...], index_ty
 
 @pytest.mark.parametrize(("order", "seed"), ORDERS)
 @pytest.mark.parametrize("width", [4, 40, 600])
-def test_a_row_that_everybody_looks_up(kernels: Library, width: int, order: Order, seed: int) -> None:
-    bags = Bags((7,) * 250, width, torch.bfloat16, mean=True, favourite=0.6, order=order, seed=seed)
+def test_rows_that_everybody_looks_up(kernels: Library, width: int, order: Order, seed: int) -> None:
+    bags = Bags((7,) * 250, width, torch.bfloat16, mean=True, favourite=0.6, rows=4, order=order, seed=seed)
     bags.check(kernels)
     # The same bits in any order of threads.
-    plain = Bags((7,) * 250, width, torch.bfloat16, mean=True, favourite=0.6)
+    plain = Bags((7,) * 250, width, torch.bfloat16, mean=True, favourite=0.6, rows=4)
     for sparse in (False, True):
         found, expected = (of.backward(kernels, sparse=sparse) for of in (bags, plain))
         assert torch.equal(found, expected)

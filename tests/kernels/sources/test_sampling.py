@@ -58,11 +58,11 @@ class Batch:
         return batch
 
     def words(self) -> Tensor | None:
-        """`allowed` as bits."""
+        """`allowed` as bits; those beyond the vocabulary are set, and mean nothing."""
         if self.allowed is None:
             return None
-        bits = np.packbits(self.allowed.numpy(), axis=1, bitorder="little")
-        return torch.from_numpy(np.pad(bits, ((0, 0), (0, -bits.shape[1] % 4))).view(np.int32))
+        padded = np.pad(self.allowed.numpy(), ((0, 0), (0, -self.vocabulary % 32)), constant_values=True)
+        return torch.from_numpy(np.packbits(padded, axis=1, bitorder="little").view(np.int32))
 
     def given(self) -> tuple[Input | None, ...]:
         names = ("temperature", "top_k", "top_p", "min_p", "repetition", "presence", "frequency")
@@ -175,7 +175,7 @@ def drawn_by_all(rows: int, vocabulary: int, dtype: torch.dtype, *, listed: int 
     allowed = torch.rand(rows, vocabulary, generator=order) < 0.8
     allowed[:, 0] = True
     return Batch(
-        made(rows, vocabulary, dtype=dtype, seed=1, scale=4.0),
+        made(rows, vocabulary, dtype=dtype, seed=1, scale=1.5),
         {
             "temperature": some(1.0, 0.7, 1.5),
             "top_k": some(0, 3, 40, 1, vocabulary + 5).int(),
@@ -280,6 +280,13 @@ def test_just_those_that_are_to_be_left_are_drawn(
     assert set(tokens) <= kept
     if len(kept) <= 8:
         assert set(tokens) == kept
+
+
+def test_a_nucleus_of_thousands(kernels: Library) -> None:
+    # One token more or less would move all that come after it.
+    logits = made(12, 8192, dtype=torch.float32, seed=15, scale=0.2)
+    batch = Batch(logits, {"top_p": torch.full((12,), 0.9)})
+    assert_right(batch, batch.run(kernels))
 
 
 def test_equal_logits_stay_together(kernels: Library) -> None:
