@@ -11,7 +11,7 @@ captured into a CUDA graph, like that of torch's own with `capturable`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -74,7 +74,7 @@ class AdamW(torch.optim.Optimizer):
                 own step runs, gradients are clipped in their place, else they stay as they are.
             state_bits: 8 keeps a byte for each of the two means, and 4 bytes for 256 of them.
             stochastic_rounding: of bfloat16 parameters, which lose small steps otherwise.
-            seed: of that. What is drawn depends on seed, step, parameter and element alone.
+            seed: of that. What is drawn depends on it, the step and the places of parameter and element.
 
         Raises:
             ValueError: a setting is out of its range; the text names it.
@@ -113,32 +113,38 @@ class AdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         buckets = self._buckets()
-        by_torch = [path_of(_OP, b.parameters[0].device, b.parameters[0].dtype) == _TORCH for b in buckets]
-        is_torchs = [can and self._torch_can(bucket) for can, bucket in zip(by_torch, buckets, strict=True)]
-        squared_norm = self._clip(buckets, in_place=any(is_torchs), by_reference=any(by_torch))
-        for bucket, on_torch, is_own in zip(buckets, by_torch, is_torchs, strict=True):
-            if is_own:
+        on_torch = [path_of(_OP, b.parameters[0].device, b.parameters[0].dtype) == _TORCH for b in buckets]
+        is_fused = [
+            is_on and self._torch_can(bucket) for is_on, bucket in zip(on_torch, buckets, strict=True)
+        ]
+        squared_norm = self._clip(buckets, in_place=any(is_fused), by_reference=any(on_torch))
+        for bucket, is_on_torch, is_torchs_own in zip(buckets, on_torch, is_fused, strict=True):
+            if is_torchs_own:
                 _step_by_torch(bucket)
             else:
-                step = reference.adamw_ if on_torch else torch.ops.datahall.adamw_
+                step = reference.adamw_ if is_on_torch else torch.ops.datahall.adamw_
                 self._step_by(step, bucket, squared_norm)
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from `state_dict`, of this optimizer or of torch.optim.AdamW."""
+        """Goes on from `state_dict`, of this optimizer or of torch.optim.AdamW.
+
+        Raises:
+            ValueError: its states have another number of bits.
+        """
+        for state in state_dict["state"].values():
+            if (state["exp_avg"].dtype == torch.uint8) != self._is_eight_bit:
+                here, there = (8, 32) if self._is_eight_bit else (32, 8)
+                raise ValueError(f"AdamW: state_bits is {here}; it must be {there} as in state_dict")
         super().load_state_dict(state_dict)
         # Torch has given floating-point states the parameter's type, and would so lose what they are for.
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for number, parameter in zip(numbers, parameters, strict=True):
-            kept = state_dict["state"].get(number, {})
-            self.state[parameter].update(
-                {
-                    name: torch.as_tensor(kept[name]).to(parameter.device, copy=True)
-                    for name in _STATES
-                    if name in kept
-                }
-            )
+            for name, value in state_dict["state"].get(number, {}).items():
+                if name in _STATES:
+                    kind = self._type_of(name, parameter)
+                    self.state[parameter][name] = torch.as_tensor(value).to(parameter.device, kind, copy=True)
 
     def _buckets(self) -> list[_Bucket]:
         found: dict[tuple[int, torch.device, torch.dtype], _Bucket] = {}
@@ -157,16 +163,20 @@ class AdamW(torch.optim.Optimizer):
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
-            kind = torch.uint8 if self._is_eight_bit else checks.state_type(parameter)
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = torch.zeros_like(parameter, dtype=kind)
+                state[name] = torch.zeros_like(parameter, dtype=self._type_of(name, parameter))
                 if self._is_eight_bit:
                     blocks = -(-parameter.numel() // checks.STATE_BLOCK)
                     state[f"{name}_scale"] = torch.zeros(blocks, device=parameter.device)
         return state
 
-    def _clip(self, buckets: Iterable[_Bucket], *, in_place: bool, by_reference: bool) -> Tensor | None:
+    def _type_of(self, name: str, parameter: Tensor) -> torch.dtype:
+        if name not in {"exp_avg", "exp_avg_sq"}:
+            return torch.float32
+        return torch.uint8 if self._is_eight_bit else checks.state_type(parameter)
+
+    def _clip(self, buckets: Sequence[_Bucket], *, in_place: bool, by_reference: bool) -> Tensor | None:
         """The squared norm to clip by, None where nothing is to be clipped (any more)."""
         gradients = [gradient for bucket in buckets for gradient in bucket.gradients]
         if self._max_norm is None or not gradients:

@@ -169,6 +169,27 @@ def test_checkpoints_of_torchs_own_optimizer_are_ours_and_the_other_way() -> Non
         torch.testing.assert_close(state["exp_avg_sq"], other["exp_avg_sq"], rtol=1e-6, atol=0)
 
 
+def test_states_of_half_precision_become_float32() -> None:
+    before, after = parameters(torch.bfloat16), parameters(torch.bfloat16)
+    theirs, ours = torch.optim.AdamW(before), AdamW(after)
+    set_gradients(before, 1)
+    theirs.step()
+    ours.load_state_dict(theirs.state_dict())
+    assert {state["exp_avg"].dtype for state in ours.state.values()} == {torch.float32}
+    set_gradients(after, 2)
+    ours.step()
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [(8, 32), (32, 8)])
+def test_states_of_other_bits_are_refused(saved: Any, loaded: Any) -> None:
+    own = parameters(torch.float32)
+    set_gradients(own, 1)
+    one, other = AdamW(own, state_bits=saved), AdamW(own, state_bits=loaded)
+    one.step()
+    with pytest.raises(ValueError, match=f"state_bits is {loaded}; it must be {saved} as in state_dict"):
+        other.load_state_dict(one.state_dict())
+
+
 def test_eight_bit_states_lead_to_the_same_place(mode: str) -> None:
     """A quadratic bowl: distances from its ground, after the same number of steps."""
     start = torch.randn(1000, generator=torch.Generator().manual_seed(1))
