@@ -1,7 +1,8 @@
 // Sums and means of rows of a table, bag by bag, and their gradients, without an atomic: equal inputs give equal bits.
 //
-// Forward: y[bag] = sum of weight * table[index] over the bag's entries, or their mean. A bag without entries that count
-// has zeros. A bag with an index that is no row, or with offsets that are none, is NaN: it shows, and nothing is read.
+// Forward: y[bag] = sum of weight * table[index] over the bag's entries, or their mean. A bag without entries that
+// count has zeros. A bag with an index that is no row, or with offsets that are none, is NaN: it shows, and nothing is
+// read.
 //
 // Backward: the caller sorts the entries by row, so that what belongs to a row is a segment, which is added up in order
 // and rounded once. A long segment (a row that everybody looks up) is a whole block's. Rows without entries have zeros,
@@ -74,7 +75,8 @@ __device__ __forceinline__ float read_weight(const void* weights, long long at) 
 template <typename Element, int count>
 __global__ void __launch_bounds__(threads, 1) embedding_bag(ForwardArguments a) {
   const int lane = static_cast<int>(threadIdx.x) % a.lanes;
-  const long long bag = static_cast<long long>(blockIdx.x) * (threads / a.lanes) + static_cast<int>(threadIdx.x) / a.lanes;
+  const int group = static_cast<int>(threadIdx.x) / a.lanes;
+  const long long bag = static_cast<long long>(blockIdx.x) * (threads / a.lanes) + group;
   const long long column = (static_cast<long long>(blockIdx.y) * a.lanes + lane) * count;
   if (bag >= a.bags || column >= a.width) return;
   const auto* table = static_cast<const Element*>(a.table) + column;
@@ -249,7 +251,8 @@ struct WeightArguments {
 template <typename Element, int count>
 __global__ void __launch_bounds__(threads, 1) embedding_bag_weight_gradient(WeightArguments a) {
   const int lane = static_cast<int>(threadIdx.x) % warp_size;
-  const long long entry = static_cast<long long>(blockIdx.x) * (threads / warp_size) + static_cast<int>(threadIdx.x) / warp_size;
+  const int warp = static_cast<int>(threadIdx.x) / warp_size;
+  const long long entry = static_cast<long long>(blockIdx.x) * (threads / warp_size) + warp;
   if (entry >= a.entries) return;  // a whole warp, or nobody
   const long long index = a.indices.read(entry), bag = a.bag_of[entry];
   float sum = 0.0f;

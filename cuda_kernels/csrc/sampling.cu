@@ -9,9 +9,10 @@
 //   is left, all beyond the fewest that have top_p of its weight. Tokens with equal logits stay or go together.
 // - The log-probability is that before anything was dropped (with temperature 0: that of temperature 1).
 //
-// Rows that give token -1 and log-probability NaN: no token is allowed or all have -inf, a logit is NaN or inf, a
-// parameter is NaN or inf, the temperature is negative or inf. top_k <= 0, top_p >= 1 and min_p <= 0 are off; top_p <= 0 and
-// min_p >= 1 leave the greatest logit and its equals. Listed tokens beyond the vocabulary do not count.
+// Rows that give token -1 and log-probability NaN: no token is allowed or all have -inf, a logit that is allowed is NaN
+// or inf, a parameter is, or the temperature is negative. top_k <= 0, top_p >= 1 and min_p <= 0 are off; top_p <= 0 and
+// min_p >= 1 leave the greatest logit and its equals. Listed tokens beyond the vocabulary do not count; one that is
+// listed twice counts twice.
 //
 // Sums and comparisons are of integers: a weight is a multiple of 2^-43 of the greatest, and a logit the integer that
 // has its place among all floats. So it does not matter who adds up first, and a row's token depends on nothing but the
@@ -31,7 +32,7 @@ namespace {
 
 using Wide = unsigned long long;
 
-constexpr int fewest_threads = 128, most_threads = 1024;  // powers of two between
+constexpr int fewest_threads = 128, most_threads = 512;  // powers of two between; 128 registers each
 constexpr int bits_of_bin = 11;
 constexpr int bins = 1 << bits_of_bin;  // of a histogram
 constexpr long long most_tokens = 1 << 19;  // of a vocabulary, and of a list: weights of both together fit 64 bits
@@ -120,10 +121,10 @@ class Row {
 
   __device__ __forceinline__ void draw() {
     mark();
-    float most = -__uint_as_float(0x7f800000u);
-    visit<true>([&](int, float z) { most = greater(most, z); });
+    float own_most = -__uint_as_float(0x7f800000u);
+    visit<true>([&](int, float z) { own_most = greater(own_most, z); });
     if (threadIdx.x == 0) space_.lowest = 0xffffffffu;
-    most_ = RowMost(space_.most).of(most);
+    most_ = RowMost(space_.most).of(own_most);
     const float temperature = of_row(a_.temperature, 1.0f);
     if (!is_number(most_) || !is_number(temperature) || temperature < 0.0f || !are_numbers()) {
       if (threadIdx.x == 0) write(-1, __uint_as_float(0x7fffffffu));
@@ -140,19 +141,27 @@ class Row {
       return;
     }
 
+    const auto in_all = [this](const auto& call) { visit([&](int, float z) { call(z); }); };
     bool dropped = false;
     if (const float min_p = of_row(a_.min_p, 0.0f); min_p > 0.0f) {
       cut = cut_at(min(farthest, -logf(min(min_p, 1.0f))));
       dropped = true;
     }
     if (const int top_k = a_.top_k == nullptr ? 0 : a_.top_k[row_]; top_k > 0 && top_k < width_) {
-      cut = find_cut(cut, top, static_cast<Wide>(top_k), [](float) { return Wide{1}; });
+      const auto target = static_cast<Wide>(top_k);
+      const auto one_each = [](float) { return Wide{1}; };
+      // The greatest logits of k threads are k logits: all that is less than each of them need not be looked at.
+      if (top_k <= threads()) {
+        cut = find_cut(cut, top, target, one_each, [own_most](const auto& call) { call(own_most); });
+      }
+      cut = find_cut(cut, top, target, one_each, in_all);
       dropped = true;
     }
     if (const float top_p = of_row(a_.top_p, 1.0f); top_p < 1.0f) {
       if (dropped) left = sum(cut);
       const auto share = static_cast<Wide>(max(top_p, 0.0f) * 18446744073709551616.0f);  // 64 bits after the point
-      cut = find_cut(cut, top, max(Wide{1}, __umul64hi(left, share)), [this](float z) { return weight(z); });
+      const Wide target = max(Wide{1}, __umul64hi(left, share));
+      cut = find_cut(cut, top, target, [this](float z) { return weight(z); }, in_all);
       dropped = true;
     }
     if (dropped) left = sum(cut);
@@ -311,20 +320,23 @@ class Row {
             __shfl_sync(whole_warp, so_far, warp_size - 1)};
   }
 
-  // The greatest cut such that the tokens from it up have `target` of mass together, at least 1; `low` if all from
-  // there to `high` have less.
+  // The greatest cut such that the logits from it up have `target` of mass together, at least 1; `low` if all from
+  // there to `high` have less. `visit_each(call)` calls for each logit.
   //
   // Each turn sorts what lies between into 2,048 bins and goes on with the one in which the target is reached: three
   // turns at most. Mass is in integers, so it does not matter who adds first.
-  template <typename Mass>
-  __device__ __forceinline__ unsigned find_cut(unsigned low, unsigned high, Wide target, const Mass& mass) {
+  template <typename Mass, typename Visit>
+  __device__ __forceinline__ unsigned find_cut(
+      unsigned low, unsigned high, Wide target, const Mass& mass, const Visit& visit_each) {
     Wide above = 0;
     const int own_bins = bins / threads(), first_bin = static_cast<int>(threadIdx.x) * own_bins;
     while (true) {
       const int shift = max(0, 32 - __clz(static_cast<int>(high - low)) - bits_of_bin);
-      for (int bin = static_cast<int>(threadIdx.x); bin < bins; bin += threads()) space_.low[bin] = space_.high[bin] = 0;
+      for (int bin = static_cast<int>(threadIdx.x); bin < bins; bin += threads()) {
+        space_.low[bin] = space_.high[bin] = 0;
+      }
       __syncthreads();
-      visit([&](int, float z) {
+      visit_each([&](float z) {
         const unsigned order = order_of(z);
         if (order >= low && order <= high) add((high - order) >> shift, mass(z));
       });
@@ -372,7 +384,8 @@ class Row {
     return parts_of(space_.bins_of_warp).before + so_far - value;
   }
 
-  // Writes the token at which the weights from `cut` up, added in the order of the row and then of the list, exceed `at`.
+  // Writes the token at which the weights from `cut` up, added in the order of the row and then of the list, exceed
+  // `at`.
   __device__ __forceinline__ void take(Wide at, unsigned cut, float log_all) {
     const Parts row = parts_of(space_.row_of_warp);
     if (at >= row.before && at - row.before < row.own) {

@@ -98,9 +98,10 @@ std::tuple<Tensor, Tensor> sample(const Tensor& logits, const Optional& temperat
   Tensor tokens = torch::stable::new_empty(logits, {a.rows}, ScalarType::Long);
   Tensor log_probabilities = torch::stable::new_empty(logits, {a.rows}, ScalarType::Float);
   using Seed = unsigned long long;
-  check_launch(op, datahall_sample(read(logits), read_as<float>(temperature), read_as<int>(top_k), read_as<float>(top_p),
-                                   read_as<float>(min_p), read_as<float>(repetition), read_as<float>(presence),
-                                   read_as<float>(frequency), read_as<int>(listed), read_as<int>(counts),
+  check_launch(op, datahall_sample(read(logits), read_as<float>(temperature), read_as<int>(top_k),
+                                   read_as<float>(top_p), read_as<float>(min_p), read_as<float>(repetition),
+                                   read_as<float>(presence), read_as<float>(frequency), read_as<int>(listed),
+                                   read_as<int>(counts),
                                    read_as<int>(lengths), read_as<unsigned>(allowed), read_as<Seed>(seeds),
                                    read_as<Seed>(offsets), static_cast<long long*>(write(tokens)),
                                    write_floats(log_probabilities), a.rows, a.vocabulary, a.vocabulary, a.capacity,
