@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,18 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from datahall_kernels import dispatch, embedding_bag
+from datahall_kernels import embedding_bag
 
 OPS = torch.ops.datahall
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-
-
-@pytest.fixture(autouse=True)
-def by_reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DATAHALL_KERNELS", "reference")
-    dispatch.forget()
-    yield
-    dispatch.forget()
 
 
 def made(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,17 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from datahall_kernels import dispatch, sample
+from datahall_kernels import sample
 
 OP = torch.ops.datahall.sample
-
-
-@pytest.fixture(autouse=True)
-def by_reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("DATAHALL_KERNELS", "reference")
-    dispatch.forget()
-    yield
-    dispatch.forget()
 
 
 def made(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> Tensor:
