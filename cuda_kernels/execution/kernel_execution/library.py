@@ -15,6 +15,7 @@ from .findings import Finding, Kind, parse
 
 # The runtime has one launch at a time, and its buffers are one call's.
 _LOCK = threading.Lock()
+_LAUNCH_FAILURE = 719
 
 Argument: TypeAlias = "Buffer | Table | ctypes._SimpleCData[object] | float | None"
 
@@ -132,6 +133,8 @@ class Library:
             try:
                 code = self._call(function, arguments, places)
                 findings = [*parse(self._report(), self.path), *self._unwritten(places.values(), code)]
+                if findings and code == 0:
+                    code = _LAUNCH_FAILURE  # some are known to be any only now that they have lines
                 if not findings:
                     for place in places.values():
                         if isinstance(place.buffer, Output | InOut):

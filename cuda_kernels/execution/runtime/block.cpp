@@ -176,8 +176,7 @@ int wait_at_barrier(int kind, bool predicate, Site site) {
                 format("__syncthreads of one kind at %s while others wait at one of another kind at %s",
                        at_site(site).c_str(), at_site(barrier_site).c_str()));
   } else if (site != barrier_site) {
-    // One line can be several places in the code, loops being unrolled: the reader of the report drops those.
-    add_finding("barrier lines", site, barrier_site,
+    add_finding(barrier_lines, site, barrier_site,
                 format("waits at the barrier at %s while others wait at the one at %s", at_site(site).c_str(),
                        at_site(barrier_site).c_str()));
   }

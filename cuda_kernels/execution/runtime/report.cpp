@@ -1,5 +1,6 @@
 #include "report.h"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -64,7 +65,10 @@ void add_finding(const char* kind, Site site, Site other, const std::string& tex
   findings.push_back({kind, site, other, running_kernel, where, text, 1});
 }
 
-bool has_findings() { return !findings.empty(); }
+bool has_findings() {
+  const auto counts = [](const Finding& finding) { return finding.kind != barrier_lines; };
+  return not_kept != 0 || std::any_of(findings.begin(), findings.end(), counts);
+}
 
 void forget_findings() {
   findings.clear();

@@ -18,7 +18,11 @@ std::string at_site(Site site);
 // thread that it happened to is counted with it.
 void add_finding(const char* kind, Site site, Site other, const std::string& text);
 
-// Whether so many findings are kept already that the launch may end.
+// The kind of a barrier that others wait for at another place in the code, which is none if both are one line: loops are
+// unrolled. Who reads the report knows the lines, and says.
+inline constexpr const char* barrier_lines = "barrier lines";
+
+// Whether there are any that do not wait for the reader's judgement.
 bool has_findings();
 void forget_findings();
 

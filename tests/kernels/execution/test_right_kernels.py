@@ -145,3 +145,9 @@ def test_strides_that_are_no_rows_are_refused(right: Library) -> None:
     x = torch.zeros(4, 4, 8)[:, ::2, ::2]
     with pytest.raises(ValueError, match=r"x: strides .* are neither dense nor rows at even distances"):
         right.run("sum_rows_of_float", Input("x", x), Output("y", torch.empty(1)), 1, 1, 32)
+
+
+def test_a_barrier_of_one_line_at_two_places_of_the_code_is_one(right: Library) -> None:
+    y = torch.zeros(64, dtype=torch.int32)
+    right.check("meet_at_one_line_of", Output("y", y))
+    assert y.tolist() == [1] * 32 + [2] * 32

@@ -138,6 +138,20 @@ __global__ void double_all(const Tensor* tensors) {
   for (long long i = threadIdx.x; i < tensor.count; i += blockDim.x) tensor.to[i] = 2.0f * tensor.from[i];
 }
 
+__device__ __forceinline__ void all_wait() { __syncthreads(); }
+
+// One barrier at two places of the code, as unrolling a loop makes them.
+__global__ void meet_at_one_line(int* y) {
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread < 32) {
+    y[thread] = 1;
+    all_wait();
+  } else {
+    y[thread] = 2;
+    all_wait();
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -183,6 +197,8 @@ int scale_of(const float4* x, float4* y, float factor, long long n, long long bl
 int rotate_in_warp_of(const int* x, int* y) {
   return datahall::launch(rotate_in_warp, dim3(1), dim3(64), 0, nullptr, x, y);
 }
+
+int meet_at_one_line_of(int* y) { return datahall::launch(meet_at_one_line, dim3(1), dim3(64), 0, nullptr, y); }
 
 int exchanges_of(const int* x, int* y) { return datahall::launch(exchanges, dim3(1), dim3(32), 0, nullptr, x, y); }
 
