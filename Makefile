@@ -51,6 +51,10 @@ test-quick: $(STAMP) ## Unit tests alone: no cluster, under a minute or two.
 kernels: $(STAMP) ## Build the wheel of the CUDA kernels; no GPU needed. Prints its path.
 	@PYTHON=$(CURDIR)/$(PYTHON) scripts/kernels build
 
+.PHONY: check-kernels
+check-kernels: $(STAMP) ## That wheel builds, loads, has code for every GPU, and spills no register.
+	@PYTHON=$(CURDIR)/$(PYTHON) scripts/kernels inspect $(PYTEST_FLAGS)
+
 .PHONY: test-kernels
 test-kernels: $(STAMP) ## That wheel under the oldest and the newest torch; gigabytes on a cold cache.
 	@PYTHON=$(CURDIR)/$(PYTHON) scripts/kernels test $(PYTEST_FLAGS)
