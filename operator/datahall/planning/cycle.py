@@ -7,7 +7,8 @@ The rules, each in one sentence:
 * A gang starts with as many workers as quota, power and hall allow, at least its minimum, or not at all.
 * Quota: a waiting gang keeps what it needs from those behind it in its queue; a pool that a gang has to borrow from,
   and that is too small now, is lent to nobody else until it has started.
-* Hall: for the first gang that waits for room alone, room is reserved; others pass only if that does not delay it.
+* Hall: for the first gang that waits for room alone, room is reserved; others pass only if that does not delay it. One
+  for which that was never so, because other queues' turns came first, gets the next reservation (`reserving`).
 * Who has the right to have others ended (`preempting`) gets their room held for it, and goes first until it starts.
 * Where all that is missing is room in one piece, gangs move together (`moving`); where nobody waits, elastic gangs grow
   (`growing`).
@@ -22,7 +23,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from datahall.planning.backfill import Reservation
 from datahall.planning.books import Books
 from datahall.planning.growing import grow
 from datahall.planning.holds import Hold, Holds
@@ -30,6 +30,7 @@ from datahall.planning.judging import Judge, Memory
 from datahall.planning.placing_messages import spread
 from datahall.planning.preempting import RoomMaker
 from datahall.planning.queues.turns import Turns
+from datahall.planning.reserving import Overtaken, Reserver
 from datahall.planning.scanning import Scan, Span
 from datahall.planning.shape import Shape
 from datahall.planning.types import (
@@ -98,6 +99,7 @@ class Cycle:
         line: WaitingLine,
         holds: Holds,
         memory: Memory,
+        overtaken: Overtaken,
         *,
         kept: Kept | None,
         now_seconds: float,
@@ -110,6 +112,7 @@ class Cycle:
             line: Who waits; those admitted leave it.
             holds: What is held for gangs for which others end; changed here.
             memory: What the last passes found out about the hall.
+            overtaken: Who has been waiting for room while it was reserved for others; changed here.
             kept: The room that the last pass reserved.
             now_seconds: The time, in seconds since the epoch.
             most_starts: How many gangs may start in one pass; the rest follows in the next.
@@ -119,9 +122,9 @@ class Cycle:
         self._holds = holds
         self._now = now_seconds
         self._most_starts = most_starts
-        self._last_kept = kept
         self._judge = Judge(books, memory, holds, now_seconds=now_seconds)
         self._maker = RoomMaker(books, self._judge, holds, now_seconds)
+        self._reserver = Reserver(books, line, holds, self._judge, overtaken=overtaken, last=kept)
         self._heads: dict[str, int] = {}
         self._asking: dict[str, list[Kind]] = {}
         self._out = Outcome()
@@ -129,7 +132,7 @@ class Cycle:
     def run(self) -> Outcome:
         """Decide."""
         self._serve_those_held_for()
-        self._renew_reservation()
+        self._reserver.renew()
         self._line.group_up(self._judge.traits, self._judge.traits_version)
         self._out.never_fits = self._judge.never_fits
         for name in self._line.queues():
@@ -137,6 +140,8 @@ class Cycle:
                 self._serve(self._line_up(name), None, may_borrow=True)
         scans: dict[str, Scan] = {}
         for may_borrow in (False, True):
+            if may_borrow:
+                self._reserver.count()
             waiting = [name for name in self._line.queues() if name not in scans or scans[name].is_open]
             turns = self._books.fairness.turns(waiting, self._now)
             while not self._out.more and (queue := turns.next_queue()) is not None:
@@ -195,28 +200,6 @@ class Cycle:
 
     # ---- turns
 
-    def _renew_reservation(self) -> None:
-        """Keep the reservation of the last pass, if its gang still waits."""
-        kept = self._last_kept
-        if kept is None or kept.gang.key in self._holds.of:
-            return
-        kind = self._line.kind(kept.gang.key)
-        if kind is not None and kind.key == kept.kind:
-            # An older one of the kind may have come back since: it is the one that is asked about, and goes first.
-            place = self._next_place(kind)
-            gang = self._line.get(kept.gang.key if place is None else place[2])
-            assert gang is not None, "a line names waiting gangs"
-            self._judge.reserve(kind.key, gang, kept.model, previous=self._previous(kept))
-
-    def _previous(self, kept: Kept) -> Reservation | None:
-        """The reservation as it was, unless one of its columns is another node's by now."""
-        nodes = self._books.hall.nodes
-        columns = kept.reservation.columns
-        if int(columns.max(initial=-1)) >= nodes.columns:
-            return None
-        names = tuple(nodes.name(column) for column in columns.tolist())
-        return kept.reservation if names == kept.nodes else None
-
     def _line_up(self, queue: str) -> Scan:
         """The line of a queue. Kinds for which something is held or reserved are looked at one by one."""
         keys = list(self._holds.of)
@@ -224,12 +207,7 @@ class Cycle:
             keys.append(self._judge.kept.gang.key)
         known = dict.fromkeys(self._line.kind(key) for key in keys)
         kinds = [kind for kind in known if kind is not None and kind.key.queue == queue]
-        return Scan(self._line, queue, [(kind, self._next_place(kind)) for kind in kinds])
-
-    def _next_place(self, kind: Kind) -> SortKey | None:
-        """The first of a kind for which nothing is held."""
-        holds = self._holds.of
-        return next((place for place in kind.line if place[2] not in holds), None) if holds else kind.line[0]
+        return Scan(self._line, queue, [(kind, self._holds.next_of(kind)) for kind in kinds])
 
     def _serve(self, scan: Scan, turns: Turns | None, *, may_borrow: bool) -> bool:
         """Start the first gang of a queue that can start; whether one did.
@@ -253,10 +231,10 @@ class Cycle:
                 if group is not None:
                     scan.go_on(place, group)
                 elif kind.line:
-                    scan.push(self._next_place(kind))
+                    scan.push(self._holds.next_of(kind))
                 scan.reopen(place)
                 return True
-            self._refuse(kind, gang, found)
+            self._refuse(kind, gang, found, within_nominal=not may_borrow)
             if group is None:
                 continue
             if self._heads[gang.queue] >= HEADS and found.is_for_all_alike:
@@ -293,7 +271,7 @@ class Cycle:
         self._out.started.append(Admit(gang.key, placements, told))
         self._out.more = len(self._out.started) >= self._most_starts
 
-    def _refuse(self, kind: Kind, gang: GangRequest, refusal: Refusal) -> None:
+    def _refuse(self, kind: Kind, gang: GangRequest, refusal: Refusal, *, within_nominal: bool) -> None:
         """Note why a kind waits, and do what helps its first gang."""
         queue = gang.queue
         made = None
@@ -306,17 +284,20 @@ class Cycle:
         elif made is not None:
             text = made
             refusal = refusal.with_beside(Refusal(refusal.reason, lambda: text))
-        reserved = False
         kept = self._judge.kept
         if made is None or isinstance(made, str):
+            if within_nominal and refusal.reason in WAITS_FOR_ROOM:
+                self._reserver.note_head(kind, gang, refusal)
             if kept is None and refusal.reason in WAITS_FOR_ROOM:
-                kept = self._judge.reserve(kind.key, gang, refusal.model, previous=None)
-            reserved = kept is not None and kept.gang.key == gang.key
-        if reserved and kept is not None:
-            if refusal.reason in WAITS_FOR_ROOM:
-                self._out.apart[gang.key] = refusal.starting(kept.reservation, self._now)
-            else:
-                self._judge.kept = None  # it is not room that it waits for, any more
+                why = self._reserver.reserve(kind, gang, refusal)
+                kept = self._judge.kept
+                if kept is not None and why is not None:
+                    self._out.apart[kept.gang.key] = why.starting(kept.reservation, self._now)
+            elif kept is not None and kept.gang.key == gang.key:
+                if refusal.reason in WAITS_FOR_ROOM:
+                    self._out.apart[gang.key] = refusal.starting(kept.reservation, self._now)
+                else:
+                    self._reserver.give_up(gang)
         if not isinstance(made, tuple) or len(kind.line) > 1:
             self._judge.keep(kind.key, gang, refusal)
         self._out.refused[kind.key] = refusal

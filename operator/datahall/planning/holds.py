@@ -17,7 +17,7 @@ from datahall.planning.shape import Shape
 from datahall.planning.state import IntArray
 from datahall.planning.topology import Domain
 from datahall.planning.types import GangRequest
-from datahall.planning.waiting import KindKey
+from datahall.planning.waiting import Kind, KindKey, SortKey
 
 _REMEMBERED = 1000
 """Kinds for which it is remembered that nobody can make room; beyond that, what is over is forgotten."""
@@ -102,6 +102,12 @@ class Holds:
         """Take all that is held off the quota tree, to see what is really used; put it back with 1."""
         for queue, charges in self._charged.items():
             books.tree.charge(queue, charges, sign)
+
+    def next_of(self, kind: Kind) -> SortKey | None:
+        """The first of a kind for which nothing is held."""
+        return (
+            next((place for place in kind.line if place[2] not in self.of), None) if self.of else kind.line[0]
+        )
 
     def charged(self, books: Books, queue: str) -> dict[str, int]:
         """What a queue is charged for gangs that have not started yet, by entry."""

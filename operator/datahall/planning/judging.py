@@ -34,9 +34,9 @@ from datahall.planning.within_quota import Units, WithinQuota
 class Memory:
     """What is true as long as the hall's nodes and foreign pods do not change."""
 
-    version: tuple[int, int] = (-1, -1)
+    version: tuple[int, int, bool] = (-1, -1, False)
     ever: dict[tuple[Shape, str], bool] = field(default_factory=dict)
-    lasting: dict[tuple[Shape, str], bool] = field(default_factory=dict)
+    lasting: dict[tuple[Shape, str, bool], bool] = field(default_factory=dict)
     columns: dict[tuple[frozenset[str], str, bool], BoolArray] = field(default_factory=dict)
     models: dict[Shape, list[str]] = field(default_factory=dict)
     units: Units = field(default_factory=Units)
@@ -59,7 +59,8 @@ class Judge:
         self._now = now_seconds
         self._held_back = holds.back(books)
         nodes = self._hall.nodes
-        version = (nodes.version, nodes.pods_version)
+        self._watts_matter = any(queue.watts is not None for queue in books.queues.values())
+        version = (nodes.version, nodes.pods_version, self._watts_matter)
         if memory.version != version:
             memory.version = version
             memory.ever, memory.lasting, memory.columns, memory.models = {}, {}, {}, {}
@@ -174,7 +175,14 @@ class Judge:
             return best[1]
         if borrows:
             return None
-        first = min(refusals, key=lambda refusal: NEAREST.index(refusal.reason))
+        first = min(
+            refusals,
+            key=lambda found: (
+                found.reason is WaitReason.QUOTA_TOO_SMALL,
+                not self._fits_lasting(shape, found.model, self._metered(kind)),
+                NEAREST.index(found.reason),
+            ),
+        )
         others = tuple(refusal for refusal in refusals if refusal is not first)
         return Refusal(
             first.reason, first.tell, first.starts_seconds, first.short_of, first.model, first.beside + others
@@ -185,11 +193,18 @@ class Judge:
         return Refusal(WaitReason.NEVER_FITS, lambda: messages.never_in_hall(self._hall, shape))
 
     def traits(self, shape: Shape) -> tuple[tuple[str, bool], ...]:
-        """The models on which a shape fits ever, and whether it does once every held gang has ended."""
-        return tuple((model, self._fits_lasting(shape, model)) for model in self._possible_models(shape))
+        """The models on which a shape fits ever, and whether it does once every held gang has ended.
+
+        Twice, if that may depend on whether the queue's watts are limited.
+        """
+        return tuple(
+            (model, self._fits_lasting(shape, model, metered))
+            for metered in ((False, True) if self._watts_matter else (False,))
+            for model in self._possible_models(shape)
+        )
 
     @property
-    def traits_version(self) -> tuple[int, int]:
+    def traits_version(self) -> tuple[int, int, bool]:
         """Changes when `traits` may."""
         return self._memory.version
 
@@ -202,7 +217,9 @@ class Judge:
             refusal: Why it waits.
             kinds: For how many kinds that ask for as much.
         """
-        if refusal.reason in HOPELESS or not self._fits_lasting(kind.shape, refusal.model):
+        if refusal.reason in HOPELESS or not self._fits_lasting(
+            kind.shape, refusal.model, self._metered(kind)
+        ):
             return
         if refusal.short_of is None or refusal.short_of.ever:
             self.quota.keep(kind, gang, refusal, kinds=kinds)
@@ -212,7 +229,7 @@ class Judge:
     ) -> Kept | None:
         """Keep room in the hall for a gang that has quota and no room; None if it would not even fit in time."""
         shape = kind.shape
-        if not self._fits_lasting(shape, model):
+        if not self._fits_lasting(shape, model, self._metered(kind)):
             return None
         need = Need(shape.demand(), shape.array, self.columns(shape, model, kind.queue))
         found = reserve(
@@ -268,6 +285,9 @@ class Judge:
     def columns(self, shape: Shape, model: str, queue: str) -> BoolArray:
         """Columns where workers may go, [column]; where watts are limited, only nodes whose caps are known."""
         metered = shape.gpus > 0 and self._books.tree.room(queue, WATTS) is not None
+        return self._columns(shape, model, metered)
+
+    def _columns(self, shape: Shape, model: str, metered: bool) -> BoolArray:
         key = (shape.avoid, model if shape.gpus else "", metered)
         found = self._memory.columns.get(key)
         nodes = self._hall.nodes
@@ -277,6 +297,14 @@ class Judge:
                 found &= nodes.gpu_watts > 0
             self._memory.columns[key] = found
         return found
+
+    def _metered(self, kind: KindKey) -> bool:
+        """Whether only nodes whose caps are known will do: the watts of its queue are limited."""
+        return (
+            kind.shape.gpus > 0
+            and self._watts_matter
+            and self._books.tree.room(kind.queue, WATTS) is not None
+        )
 
     def stands(self, kind: KindKey, hold: Hold, refusal: Refusal) -> bool:
         """Whether what is held for a refused gang is there once those who are leaving have gone, and not before."""
@@ -398,14 +426,21 @@ class Judge:
                 model=model,
             )
         free = self.free
-        attainable = self._fits_lasting(shape, model)
+        attainable = self._fits_lasting(shape, model, self._metered(kind))
         by_gpus = slots(free, shape._replace(cpu_milli=0, memory_bytes=0), columns, pieces=self.pieces)
         gpus_missing = shape.gpus > 0 and int(by_gpus.sum()) < shape.least
         reason = WaitReason.INSUFFICIENT_GPUS if gpus_missing else WaitReason.INSUFFICIENT_RESOURCES
         return Refusal(
             reason,
             lambda: messages.insufficient(
-                self._hall, free, shape, columns, here, gpus_missing=gpus_missing, attainable=attainable
+                self._hall,
+                free,
+                shape,
+                model,
+                columns,
+                fit=here,
+                gpus_missing=gpus_missing,
+                attainable=attainable,
             ),
             model=model,
         )
@@ -466,12 +501,12 @@ class Judge:
             self._memory.ever[key] = holds(self._hall.topology, fits, shape.demand())
         return self._memory.ever[key]
 
-    def _fits_lasting(self, shape: Shape, model: str) -> bool:
+    def _fits_lasting(self, shape: Shape, model: str, metered: bool) -> bool:
         """Whether the gang would fit once every held gang has ended, with nothing else changed."""
-        key = (shape, model)
+        key = (shape, model, metered)
         if key not in self._memory.lasting:
             nodes = self._hall.nodes
-            fits = slots(lasting(nodes), shape, eligible(nodes, shape, model))
+            fits = slots(lasting(nodes), shape, self._columns(shape, model, metered))
             self._memory.lasting[key] = holds(self._hall.topology, fits, shape.demand())
         return self._memory.lasting[key]
 

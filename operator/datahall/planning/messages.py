@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datahall.planning.fitting import has_model, slots
+from datahall.planning.fitting import eligible, has_model, slots
 from datahall.planning.hall import Hall
 from datahall.planning.shape import Shape
 from datahall.planning.state import CPU, GPU, MEMORY, BoolArray, IntArray, NodeArrays
@@ -178,9 +178,10 @@ def insufficient(
     hall: Hall,
     free: IntArray,
     shape: Shape,
+    model: str,
     columns: BoolArray,
-    fit: int,
     *,
+    fit: int,
     gpus_missing: bool,
     attainable: bool,
 ) -> str:
@@ -190,6 +191,7 @@ def insufficient(
         hall: The hall.
         free: What is free, [resource, column].
         shape: What does not fit.
+        model: The GPU model.
         columns: Columns where it may go.
         fit: How many of its workers fit.
         gpus_missing: Whether GPUs are what is missing, and not CPU or memory.
@@ -198,8 +200,7 @@ def insufficient(
     nodes = hall.nodes
     need = f"needs {demand(shape, everything=not gpus_missing)}"
     if not columns.any():
-        avoided = f", or avoided by this job ({len(shape.avoid)})" if shape.avoid else ""
-        return f"{need}; each node that could hold it is cordoned or not ready{avoided}"
+        return f"{need}; {_nowhere(nodes, shape, model)}"
     if gpus_missing:
         all_free, in_all = int(free[GPU, columns].clip(0).sum()), int(nodes.total[GPU, columns].sum())
         best = f"the best node has {max(int(free[GPU, columns].max()), 0)} free"
@@ -213,6 +214,27 @@ def insufficient(
     if not attainable:
         text += "; pods that are not jobs of a queue, or cordoned nodes, hold what is missing"
     return text
+
+
+def _nowhere(nodes: NodeArrays, shape: Shape, model: str) -> str:
+    """Why none of the nodes with a GPU model takes workers."""
+    with_model, serving = (
+        has_model(nodes, shape, model),
+        eligible(nodes, shape._replace(avoid=frozenset()), model),
+    )
+    may = eligible(nodes, shape, model)
+    why = [
+        f"{number} {said}"
+        for number, said in (
+            (int((with_model & ~serving).sum()), "cordoned or not ready"),
+            (int((serving & ~may).sum()), "avoided by this job"),
+            # What may be used and is not: the watts of its queue are limited.
+            (int(may.sum()), "with power caps that nobody knows, which the watts of its queue need"),
+        )
+        if number
+    ]
+    of_model = f" with {model} GPUs" if shape.gpus else ""
+    return f"no node{of_model} may take it: {', '.join(why)}"
 
 
 def _on_one_node(shape: Shape) -> str:

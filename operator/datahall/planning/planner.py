@@ -15,6 +15,7 @@ from datahall.planning.move_plans import MovePlan
 from datahall.planning.power_shape import PowerDomainSpec
 from datahall.planning.power_tree import PowerReport
 from datahall.planning.reports import queue_report
+from datahall.planning.reserving import Overtaken
 from datahall.planning.shape import Shape
 from datahall.planning.state import Holder
 from datahall.planning.telling import Teller
@@ -57,6 +58,7 @@ class Planner:
         self._teller = Teller(self._line)
         self._holds = Holds()
         self._memory = Memory()
+        self._overtaken = Overtaken()
         self._kept: Kept | None = None
         self._changed = False
         self._now_seconds: float | None = None
@@ -132,6 +134,7 @@ class Planner:
         """Forget a gang, waiting or held, and free what it held."""
         self._teller.forget(key)
         self._holds.forget(self._books, key)
+        self._overtaken.forget(key)
         if self._line.remove(key) is not None or self._books.holdings.let_go(key) is not None:
             self._changed = True
 
@@ -205,6 +208,7 @@ class Planner:
             self._line,
             self._holds,
             self._memory,
+            self._overtaken,
             kept=self._kept,
             now_seconds=now_seconds,
             most_starts=MOST_STARTS,

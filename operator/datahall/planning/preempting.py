@@ -39,7 +39,7 @@ from datahall.planning.shape import Shape
 from datahall.planning.shrinking import returns_of
 from datahall.planning.state import BoolArray, IntArray
 from datahall.planning.types import Evict, EvictCause, GangRequest, Level, WaitReason
-from datahall.planning.verdicts import WAITS_FOR_ROOM, Refusal
+from datahall.planning.verdicts import Refusal
 from datahall.planning.victims import Budget
 from datahall.planning.waiting import KindKey
 
@@ -121,10 +121,10 @@ class RoomMaker:
             if isinstance(found, tuple):
                 return found
             hopeless = hopeless or found
-        for model in models if refusal.reason in WAITS_FOR_ROOM else ():
-            moved = self._mover.move(
-                kind, gang, model, self._preemptor(_fewest(kind.shape), model, kind.queue)
-            )
+        # Who moves frees room, and no quota: only where that alone is missing does the gang start then.
+        for model in refusal.models_for_room():
+            wants = self._preemptor(_fewest(kind.shape), model, kind.queue)
+            moved = self._mover.move(kind, gang, model, wants)
             if moved is not None:
                 return moved
         self._holds.give_up_on(kind, self._now + TRY_AGAIN_SECONDS, self._now)

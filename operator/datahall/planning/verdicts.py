@@ -54,6 +54,11 @@ class Refusal:
         for other in self.beside:
             yield from other.all()
 
+    def models_for_room(self) -> tuple[str, ...]:
+        """GPU models on which it waits for room alone."""
+        found = (each.model for each in self.all() if each.reason in WAITS_FOR_ROOM)
+        return tuple(dict.fromkeys(found))
+
     @property
     def is_for_all_alike(self) -> bool:
         """Whether it is true of every gang that asks for the same of the same quota, whoever is ahead of it."""

@@ -4,6 +4,7 @@ import pytest
 
 from datahall.planning import (
     Level,
+    Limits,
     Placement,
     Planner,
     PodUsage,
@@ -104,8 +105,7 @@ class TestEveryRefusalHasNumbers:
             (
                 gang("j", gpus=8, models=("A100",), avoid=("a0",)),
                 WaitReason.INSUFFICIENT_GPUS,
-                "needs 8 GPUs (A100); each node that could hold it is cordoned or not ready, or avoided by this "
-                "job (1)",
+                "needs 8 GPUs (A100); no node with A100 GPUs may take it: 1 avoided by this job",
             ),
             (
                 gang("j", gpu_milli=500, models=("A100",), cpu=90),
@@ -165,6 +165,25 @@ class TestEveryRefusalHasNumbers:
             WaitReason.QUOTA_TOO_SMALL,
         ]
         assert "A100" in wait.blockers[1].message
+
+    def test_of_several_models_the_one_that_will_do_once_others_end_comes_first(self):
+        planner = hall(node("h"), node("a", model="A100"))
+        planner.upsert_pod(PodUsage("x", "a", 1, 0, 0))
+        decide(planner, gang("r", models=("H100",)))
+        wait = decide(planner, gang("j", gpus=8))["j"]
+        assert [blocker.message.partition(";")[0] for blocker in wait.blockers] == [
+            "needs 8 GPUs on one node"
+        ] * 2
+        assert "7 of 8 free" in wait.message
+        assert "pods that are not jobs" in wait.blockers[1].message
+
+    def test_each_node_that_may_not_take_it_is_counted_under_its_reason(self):
+        planner = hall(*(node(name, schedulable=name != "c") for name in "abcde"), watts=Limits(10_000))
+        wait = decide(planner, gang("j", avoid=("d",)))["j"]
+        assert wait.message == (
+            "needs 1 GPU; no node with H100 GPUs may take it: 1 cordoned or not ready, 1 avoided by this job, "
+            "3 with power caps that nobody knows, which the watts of its queue need"
+        )
 
 
 class TestExplain:

@@ -11,6 +11,7 @@ from datahall.planning import (
     Limits,
     Placement,
     Planner,
+    PodUsage,
     PowerDomainSpec,
     Wait,
     WaitReason,
@@ -111,6 +112,20 @@ class TestMoving:
         planner.submit(gang("whole", gpus=4, queue="free"))
         (key,) = moves(planner.cycle(10_000.0))
         assert key == "other", "though that is dearer"
+
+    def test_nobody_moves_for_a_gang_that_has_no_quota_for_that_model(self):
+        """It would find GPUs that it may not use, and those who moved would move again and again."""
+        planner = hall(node("a", 4, model="A100"), node("b", 4), node("c", 4), quota={"A100": 4, "H100": 0})
+        planner.upsert_queue(queue("free"))
+        planner.upsert_pod(PodUsage("x", "a", 4, 0, 0))
+        for name in "bc":
+            planner.hold(gang(name, queue="free"), (Placement(0, name, "H100"),))
+            started(planner, name, at=0.0, saved=9_990.0)
+        planner.submit(gang("whole", gpus=4))
+        assert moves(planner.cycle(10_000.0)) == {}
+        assert {blocker.reason for blocker in planner.waiting("whole").blockers} >= {
+            WaitReason.QUOTA_TOO_SMALL
+        }
 
     def test_a_rack_is_cleared_for_a_gang_that_requires_one(self):
         nodes = [node(f"r{r}n{i}", rack=f"r{r}", block="b") for r in range(2) for i in range(2)]

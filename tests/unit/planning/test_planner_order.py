@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from datahall.planning import Admit, Level, Placement, PodUsage, QueueCounts, QueueUse, Wait, WaitReason
-from tests.unit.planning.planners import decide, gang, hall, node, queue, reasons, started
+from tests.unit.planning.planners import NOW, decide, gang, hall, node, queue, reasons, started
 
 
 class TestInAQueue:
@@ -226,6 +226,49 @@ class TestReservation:
         full.withdraw("r1")
         assert reasons(decide(full)) == {"big": "admitted"}
         assert full.waiting("long").reason == WaitReason.INSUFFICIENT_GPUS
+
+    def test_the_next_is_for_the_first_who_was_refused_not_for_who_came_after_the_start(self):
+        """The gang that has the reservation starts in the middle of a pass; older ones were refused before it."""
+        planner = hall(node("a"), node("h", model="A100"))
+        decide(planner, gang("r1", gpus=5, models=("H100",)), gang("r2", gpus=8, models=("A100",)))
+        decide(planner, gang("kept", gpus=8, models=("A100",), created=2))
+        late = gang("late", gpus=4, models=("A100",), created=3)
+        decide(planner, gang("first", gpus=8, models=("H100",), created=1), late)
+        planner.withdraw("r2")
+        assert reasons(decide(planner)) == {"kept": "admitted"}
+        small = gang("small", models=("H100",), created=4)
+        assert decide(planner, small)["small"].reason == WaitReason.RESERVED
+        planner.withdraw("r1")
+        assert reasons(decide(planner))["first"] == "admitted"
+
+    def test_room_for_any_model_is_kept_on_one_that_will_come_free(self):
+        planner = hall(node("a"), node("h", model="A100"))
+        planner.upsert_pod(PodUsage("x", "h", 1, 0, 0))
+        decide(planner, gang("r", gpus=5, models=("H100",)))
+        decide(planner, gang("big", gpus=8, created=1))
+        assert (
+            decide(planner, gang("small", models=("H100",), created=2))["small"].reason == WaitReason.RESERVED
+        )
+        planner.withdraw("r")
+        assert reasons(decide(planner)) == {"big": "admitted"}
+
+    def test_a_large_gang_does_not_wait_for_as_long_as_small_ones_of_a_poorer_queue_come(self):
+        """The share of its queue is larger all the time, so the turn to wait for room first is always the others'."""
+        planner = hall(node("a"), node("b", 64, model="A100"), queues=[queue("team-b")])
+        planner.hold(gang("much", gpus=64), (Placement(0, "b", "A100"),))
+        running = []
+        for turn in range(100):
+            now = NOW + 60.0 * turn
+            if turn == 3:
+                planner.submit(gang("large", gpus=8, models=("H100",), created=now))
+            for i in range(2):
+                planner.submit(gang(f"s{turn}-{i}", gpus=3, queue="team-b", created=now))
+            running += [decision.key for decision in planner.cycle(now) if isinstance(decision, Admit)]
+            if "large" in running:
+                return
+            if running:
+                planner.withdraw(running.pop(0))
+        pytest.fail("it starved")
 
     def test_a_withdrawn_gang_keeps_nothing(self, full):
         decide(full, gang("long", created=2))
