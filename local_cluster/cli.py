@@ -34,6 +34,13 @@ def _parser() -> argparse.ArgumentParser:
     full.add_argument(
         "--no-images", action="store_true", help="leave the operator's and the trainer's image out"
     )
+    full.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long to wait for the local cluster of another checkout's cache to end (default 0)",
+    )
     full.set_defaults(run=_up)
     commands.add_parser("down", help="end it; programs and images stay in the cache").set_defaults(run=_down)
     commands.add_parser("status", help="what runs, and whether it is well").set_defaults(run=_status)
@@ -64,7 +71,7 @@ def _up(options: argparse.Namespace) -> None:
     if current.chosen():
         current.check(with_images=not options.no_images)
     else:
-        cluster.up(with_images=not options.no_images)
+        cluster.up(with_images=not options.no_images, wait_seconds=options.wait)
 
 
 def _down(_: argparse.Namespace) -> None:

@@ -61,9 +61,15 @@ class Status:
     healthy: bool
 
 
-def up(*, with_images: bool = True) -> None:
-    """Start what is missing; returns when the node is Ready with its GPUs and both images are in."""
+def up(*, with_images: bool = True, wait_seconds: float = 0.0) -> None:
+    """Start what is missing; returns when the node is Ready with its GPUs and both images are in.
+
+    Args:
+        with_images: Whether both images are brought.
+        wait_seconds: How long to wait for the local cluster of another cache to end, if one is here.
+    """
     site = Site()
+    machine.wait_for_other(site, wait_seconds)
     machine.check(site, images=with_images)
     with (
         file_lock(site.state.with_name("cluster.lock"), waiting_for="cluster"),
@@ -83,7 +89,7 @@ def up(*, with_images: bool = True) -> None:
 def prepare(*, with_images: bool = True) -> None:
     """Build what `up` and the API mode need, and start nothing; whoever needs it meanwhile waits for its part."""
     if with_images:
-        machine.check(Site(), images=True)
+        machine.check(Site(), images=True, starts=False)
     with ThreadPoolExecutor(1) as pool:
         building = [pool.submit(images.build, image) for image in images.IMAGES if with_images]
         binaries.ensure(*binaries.PROGRAMS)

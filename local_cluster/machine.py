@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from local_cluster.errors import ClusterError
 from local_cluster.progress import say
 from local_cluster.site import Site
 
+_LOOK_EVERY_SECONDS = 2.0
 _CAP_SYS_ADMIN, _CAP_NET_ADMIN = 21, 12
 # Program -> Debian package that has it.
 _PROGRAMS = {
@@ -38,9 +40,22 @@ WAY_OUT = (
 )
 
 
-def check(site: Site, *, images: bool) -> None:
-    """Refuse with the complete list of what is missing, or install what can be installed."""
-    problems = _hard_problems(site)
+def check(site: Site, *, images: bool, starts: bool = True) -> None:
+    """Refuse with the complete list of what is missing, or install what can be installed.
+
+    Args:
+        site: Where the cluster would be.
+        images: Whether images are built.
+        starts: Whether anything is started; what is only built stands beside any other cluster.
+    """
+    problems = _what_is_lacking()
+    if starts:
+        problems += _who_is_here(site)
+        if not problems and find("ip") is not None and (found := network.collisions(site)):
+            problems.append(
+                f"addresses {site.addresses.whole} are taken ({'; '.join(found)}): "
+                "set DATAHALL_NETWORK to two free leading numbers, for instance 10.214"
+            )
     packages = missing_packages(images=images)
     if packages and shutil.which("apt-get") is None:
         problems.append(f"missing programs, and no apt-get to install them: {', '.join(packages)}")
@@ -73,7 +88,18 @@ def cni_folder() -> Path | None:
     return None
 
 
-def _hard_problems(site: Site) -> list[str]:
+def wait_for_other(site: Site, seconds: float) -> None:
+    """Wait until no local cluster of another cache is here any more, or so long."""
+    if seconds and (other := site.other_state) is not None:
+        say(
+            f"another local cluster is here, of {other}: waiting for its end, {round(seconds / 60)} min at most"
+        )
+        until = time.monotonic() + seconds
+        while site.other_state is not None and time.monotonic() < until:
+            time.sleep(_LOOK_EVERY_SECONDS)
+
+
+def _what_is_lacking() -> list[str]:
     if platform.system() != "Linux":
         return [f"it runs {platform.system()}; containers need Linux"]
     problems = []
@@ -92,16 +118,16 @@ def _hard_problems(site: Site) -> list[str]:
         problems.append("no cgroups are mounted at /sys/fs/cgroup")
     if "overlay" not in Path("/proc/filesystems").read_text() and not Path("/sys/module/overlay").exists():
         problems.append("the kernel has no overlay file system")
+    return problems
+
+
+def _who_is_here(site: Site) -> list[str]:
+    problems = []
     if not site.kubelet_mark.exists() and (signs := _other_kubelet(site)):
         problems.append(f"another kubelet lives here ({signs}): end it first")
     if (other := site.other_state) is not None:
         problems.append(
             f"another local cluster is here, of {other}: end it with DATAHALL_CACHE={other.parent} make down"
-        )
-    if not problems and find("ip") is not None and (found := network.collisions(site)):
-        problems.append(
-            f"addresses {site.addresses.whole} are taken ({'; '.join(found)}): "
-            "set DATAHALL_NETWORK to two free leading numbers, for instance 10.214"
         )
     return problems
 

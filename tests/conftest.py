@@ -57,7 +57,8 @@ def hall() -> Iterator[ApiServer]:
 def cluster() -> Path:
     """The full cluster with both images: its kubeconfig. `CLUSTER=current` takes the current context instead."""
     command = [sys.executable, "-m", "local_cluster"]
-    up = subprocess.run([*command, "up"], cwd=REPOSITORY, check=False)
+    # Tests of another checkout may have theirs on this machine just now; there is room for one.
+    up = subprocess.run([*command, "up", "--wait", "1500"], cwd=REPOSITORY, check=False)
     if up.returncode != 0:
         pytest.fail("`python -m local_cluster up` failed: its last lines above say why", pytrace=False)
     shown = subprocess.run([*command, "env"], cwd=REPOSITORY, check=True, capture_output=True, text=True)

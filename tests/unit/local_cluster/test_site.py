@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from local_cluster import cluster
+from local_cluster import cluster, machine
 from local_cluster.errors import ClusterError
 from local_cluster.site import Site
 
@@ -26,6 +26,31 @@ def test_a_mark_of_ones_own_of_an_older_one_or_of_a_cluster_that_is_gone_is_nobo
     for text in ("", f"{site.state}\n", f"{tmp_path / 'gone' / 'cluster'}\n"):
         site.kubelet_mark.write_text(text)
         assert site.other_state is None
+
+
+def test_who_waits_for_another_cluster_goes_on_when_it_has_ended(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "theirs" / "cluster"
+    theirs.mkdir(parents=True)
+    site.kubelet_mark.write_text(f"{theirs}\n")
+    clock = [0.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        if clock[0] >= 60.0:
+            theirs.rmdir()
+
+    monkeypatch.setattr(machine.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(machine.time, "sleep", sleep)
+    machine.wait_for_other(site, 0.0)
+    assert clock == [0.0]
+    machine.wait_for_other(site, 30.0)
+    assert clock == [30.0]
+    assert site.other_state is not None
+    machine.wait_for_other(site, 600.0)
+    assert clock == [60.0]
+    assert site.other_state is None
 
 
 def test_down_touches_nothing_of_a_cluster_under_another_cache_and_says_how_to_end_it(
