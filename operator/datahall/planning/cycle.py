@@ -23,10 +23,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
+from datahall.planning.attainable import Attainable
 from datahall.planning.books import Books
 from datahall.planning.growing import grow
 from datahall.planning.holds import Hold, Holds
-from datahall.planning.judging import Judge, Memory
+from datahall.planning.judging import Judge
 from datahall.planning.placing_messages import spread
 from datahall.planning.preempting import RoomMaker
 from datahall.planning.queues.turns import Turns
@@ -43,9 +44,27 @@ from datahall.planning.types import (
 )
 from datahall.planning.verdicts import HOPELESS, WAITS_FOR_ROOM, Fit, Kept, Refusal
 from datahall.planning.waiting import Group, Kind, KindKey, SortKey, WaitingLine
+from datahall.planning.within_quota import Units
 
 HEADS = 2
 """How many kinds at the head of a queue may ask for others to be ended, in one pass."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one pass leaves for the next.
+
+    Attributes:
+        attainable: What the hall could ever hold.
+        units: What a worker takes of a quota.
+        overtaken: Who has been waiting for room while it was reserved for others.
+        kept: The room that is reserved.
+    """
+
+    attainable: Attainable
+    units: Units = field(default_factory=Units)
+    overtaken: Overtaken = field(default_factory=Overtaken)
+    kept: Kept | None = None
 
 
 @dataclass(slots=True)
@@ -57,7 +76,6 @@ class Outcome:
         refused: Why gangs of a kind wait, for kinds that were looked at.
         spans: Why gangs of the other kinds of a group wait, in the order of the line.
         apart: Why single gangs wait for reasons of their own, by key.
-        kept: Room that is reserved in the hall, if any is.
         more: Whether it stopped early, because enough was decided for once.
         never_fits: Says of a shape that the empty hall does not hold it.
     """
@@ -66,7 +84,6 @@ class Outcome:
     refused: dict[KindKey, Refusal] = field(default_factory=dict)
     spans: dict[Group, list[Span]] = field(default_factory=dict)
     apart: dict[str, Refusal] = field(default_factory=dict)
-    kept: Kept | None = None
     more: bool = False
     never_fits: Callable[[Shape], Refusal] | None = None
 
@@ -99,9 +116,7 @@ class Cycle:
         line: WaitingLine,
         holds: Holds,
         memory: Memory,
-        overtaken: Overtaken,
         *,
-        kept: Kept | None,
         now_seconds: float,
         most_starts: int,
     ) -> None:
@@ -111,9 +126,7 @@ class Cycle:
             books: The planner's memory; admissions are entered there at once.
             line: Who waits; those admitted leave it.
             holds: What is held for gangs for which others end; changed here.
-            memory: What the last passes found out about the hall.
-            overtaken: Who has been waiting for room while it was reserved for others; changed here.
-            kept: The room that the last pass reserved.
+            memory: What the last passes left; changed here.
             now_seconds: The time, in seconds since the epoch.
             most_starts: How many gangs may start in one pass; the rest follows in the next.
         """
@@ -122,9 +135,12 @@ class Cycle:
         self._holds = holds
         self._now = now_seconds
         self._most_starts = most_starts
-        self._judge = Judge(books, memory, holds, now_seconds=now_seconds)
+        self._memory = memory
+        self._judge = Judge(books, memory.attainable, memory.units, holds, now_seconds=now_seconds)
         self._maker = RoomMaker(books, self._judge, holds, now_seconds)
-        self._reserver = Reserver(books, line, holds, self._judge, overtaken=overtaken, last=kept)
+        self._reserver = Reserver(
+            books, line, holds, self._judge, overtaken=memory.overtaken, last=memory.kept
+        )
         self._heads: dict[str, int] = {}
         self._asking: dict[str, list[Kind]] = {}
         self._out = Outcome()
@@ -133,7 +149,8 @@ class Cycle:
         """Decide."""
         self._serve_those_held_for()
         self._reserver.renew()
-        self._line.group_up(self._judge.traits, self._judge.traits_version)
+        attainable = self._memory.attainable
+        self._line.group_up(attainable.traits, attainable.version)
         self._out.never_fits = self._judge.never_fits
         for name in self._line.queues():
             if self._books.tree.spec(name) is None:
@@ -153,7 +170,7 @@ class Cycle:
         self._make_more_room()
         if not self._out.more and self._out.all_hopeless():
             self._out.started += grow(self._books, self._judge, self._hold, now_seconds=self._now)
-        self._out.kept = self._judge.kept
+        self._memory.kept = self._judge.kept
         return self._out
 
     # ---- gangs that room is being made for

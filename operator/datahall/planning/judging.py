@@ -6,21 +6,18 @@ are kept, and thousands of like gangs cost one examination. Sentences are made o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from datahall.planning import messages, placing_messages
+from datahall.planning.attainable import Attainable
 from datahall.planning.backfill import Need, Reservation, reserve
 from datahall.planning.books import Books
-from datahall.planning.fitting import eligible, has_model, lasting, limited_by_power, slots
+from datahall.planning.fitting import limited_by_power, slots
 from datahall.planning.holds import Hold, Holds
 from datahall.planning.packing.demand import PodClass
 from datahall.planning.packing.hall_cost import MOST_WATTS
 from datahall.planning.placing import NoPlace, Placing, holds, place
 from datahall.planning.power_messages import no_watts
-from datahall.planning.queues.spec import WATTS
 from datahall.planning.shape import Shape
 from datahall.planning.state import GPU, BoolArray, IntArray
 from datahall.planning.topology import Domain
@@ -30,27 +27,18 @@ from datahall.planning.waiting import KindKey
 from datahall.planning.within_quota import Units, WithinQuota
 
 
-@dataclass(slots=True)
-class Memory:
-    """What is true as long as the hall's nodes and foreign pods do not change."""
-
-    version: tuple[int, int, bool] = (-1, -1, False)
-    ever: dict[tuple[Shape, str], bool] = field(default_factory=dict)
-    lasting: dict[tuple[Shape, str, bool], bool] = field(default_factory=dict)
-    columns: dict[tuple[frozenset[str], str, bool], BoolArray] = field(default_factory=dict)
-    models: dict[Shape, list[str]] = field(default_factory=dict)
-    units: Units = field(default_factory=Units)
-
-
 class Judge:
     """What one pass knows."""
 
-    def __init__(self, books: Books, memory: Memory, holds: Holds, *, now_seconds: float) -> None:
+    def __init__(
+        self, books: Books, attainable: Attainable, units: Units, holds: Holds, *, now_seconds: float
+    ) -> None:
         """Begin a pass.
 
         Args:
             books: The planner's memory; changed by the caller as gangs are admitted, followed by `started`.
-            memory: What the last passes found out about the hall.
+            attainable: What the last passes found out about the hall.
+            units: And about quotas.
             holds: What is held for gangs for which others are ending; changes are followed by `hold_back`.
             now_seconds: The time, in seconds since the epoch.
         """
@@ -59,16 +47,11 @@ class Judge:
         self._now = now_seconds
         self._held_back = holds.back(books)
         nodes = self._hall.nodes
-        self._watts_matter = any(queue.watts is not None for queue in books.queues.values())
-        version = (nodes.version, nodes.pods_version, self._watts_matter)
-        if memory.version != version:
-            memory.version = version
-            memory.ever, memory.lasting, memory.columns, memory.models = {}, {}, {}, {}
-        self._memory = memory
-        self._models = nodes.models()
+        attainable.renew()
+        self._attainable = attainable
         self._failed: set[tuple[Shape, str, bool]] = set()
         self._slots: dict[tuple[Shape, str, str], tuple[IntArray, IntArray, int]] = {}
-        self.quota = WithinQuota(books, holds, memory.units)
+        self.quota = WithinQuota(books, holds, units)
         self._coming: IntArray | None = None
         self.free: IntArray = nodes.free() - self._held_back
         self.pieces: IntArray = nodes.pieces
@@ -149,7 +132,7 @@ class Judge:
                 lambda: messages.namespace_not_allowed(kind.queue, kind.namespace, queue.namespaces),
             )
         shape = kind.shape
-        models = self._possible_models(shape)
+        models = self._attainable.models(shape)
         if not models:
             return self.never_fits(shape)
         refusals: list[Refusal] = []
@@ -181,7 +164,7 @@ class Judge:
             refusals,
             key=lambda found: (
                 found.reason is WaitReason.QUOTA_TOO_SMALL,
-                not self._fits_lasting(shape, found.model, self._metered(kind)),
+                not self._attainable.fits_lasting(shape, found.model, kind.queue),
                 NEAREST.index(found.reason),
             ),
         )
@@ -194,22 +177,6 @@ class Judge:
         """That not even the empty hall holds a shape."""
         return Refusal(WaitReason.NEVER_FITS, lambda: messages.never_in_hall(self._hall, shape))
 
-    def traits(self, shape: Shape) -> tuple[tuple[str, bool], ...]:
-        """The models on which a shape fits ever, and whether it does once every held gang has ended.
-
-        Twice, if that may depend on whether the queue's watts are limited.
-        """
-        return tuple(
-            (model, self._fits_lasting(shape, model, metered))
-            for metered in ((False, True) if self._watts_matter else (False,))
-            for model in self._possible_models(shape)
-        )
-
-    @property
-    def traits_version(self) -> tuple[int, int, bool]:
-        """Changes when `traits` may."""
-        return self._memory.version
-
     def keep(self, kind: KindKey, gang: GangRequest, refusal: Refusal, *, kinds: int = 1) -> None:
         """Keep quota from those behind a refused gang, if it can start once others end.
 
@@ -219,9 +186,9 @@ class Judge:
             refusal: Why it waits.
             kinds: For how many kinds that ask for as much.
         """
-        if refusal.reason in HOPELESS or not self._fits_lasting(
-            kind.shape, refusal.model, self._metered(kind)
-        ):
+        if refusal.reason in HOPELESS:
+            return
+        if not self._attainable.fits_lasting(kind.shape, refusal.model, kind.queue):
             return
         if refusal.short_of is None or refusal.short_of.ever:
             self.quota.keep(kind, gang, refusal, kinds=kinds)
@@ -231,7 +198,7 @@ class Judge:
     ) -> Kept | None:
         """Keep room in the hall for a gang that has quota and no room; None if it would not even fit in time."""
         shape = kind.shape
-        if not self._fits_lasting(shape, model, self._metered(kind)):
+        if not self._attainable.fits_lasting(shape, model, kind.queue):
             return None
         need = Need(shape.demand(), shape.array, self.columns(shape, model, kind.queue))
         found = reserve(
@@ -267,7 +234,7 @@ class Judge:
         if shape.shares:
             return True
         asked = [(row, int(amount)) for row, amount in enumerate(shape.array.tolist()) if amount > 0]
-        for model in self._possible_models(shape):
+        for model in self._attainable.models(shape):
             columns = self.columns(shape, model, kind.queue)
             key = shape, model, kind.queue
             known = self._slots.get(key)
@@ -286,27 +253,7 @@ class Judge:
 
     def columns(self, shape: Shape, model: str, queue: str) -> BoolArray:
         """Columns where workers may go, [column]; where watts are limited, only nodes whose caps are known."""
-        metered = shape.gpus > 0 and self._books.tree.room(queue, WATTS) is not None
-        return self._columns(shape, model, metered)
-
-    def _columns(self, shape: Shape, model: str, metered: bool) -> BoolArray:
-        key = (shape.avoid, model if shape.gpus else "", metered)
-        found = self._memory.columns.get(key)
-        nodes = self._hall.nodes
-        if found is None or len(found) != nodes.columns:
-            found = eligible(nodes, shape, model)
-            if metered:
-                found &= nodes.gpu_watts > 0
-            self._memory.columns[key] = found
-        return found
-
-    def _metered(self, kind: KindKey) -> bool:
-        """Whether only nodes whose caps are known will do: the watts of its queue are limited."""
-        return (
-            kind.shape.gpus > 0
-            and self._watts_matter
-            and self._books.tree.room(kind.queue, WATTS) is not None
-        )
+        return self._attainable.columns(shape, model, queue)
 
     def stands(self, kind: KindKey, hold: Hold, refusal: Refusal) -> bool:
         """Whether what is held for a refused gang is there once those who are leaving have gone, and not before."""
@@ -432,7 +379,7 @@ class Judge:
                 model=model,
             )
         free = self.free
-        attainable = self._fits_lasting(shape, model, self._metered(kind))
+        attainable = self._attainable.fits_lasting(shape, model, kind.queue)
         by_gpus = slots(free, shape._replace(cpu_milli=0, memory_bytes=0), columns, pieces=self.pieces)
         gpus_missing = shape.gpus > 0 and int(by_gpus.sum()) < shape.least
         reason = WaitReason.INSUFFICIENT_GPUS if gpus_missing else WaitReason.INSUFFICIENT_RESOURCES
@@ -480,41 +427,6 @@ class Judge:
         if not watts.all():
             return MOST_WATTS * fit.placing.total
         return int((watts * fit.placing.workers).sum())
-
-    # ---- what can ever be
-
-    def _allowed_models(self, shape: Shape) -> Sequence[str]:
-        if shape.gpus == 0:
-            return ("",)
-        if shape.models:
-            return [model for model in dict.fromkeys(shape.models) if model in self._models]
-        return self._models
-
-    def _possible_models(self, shape: Shape) -> list[str]:
-        """The models that it may run on, of which the empty hall has enough."""
-        found = self._memory.models.get(shape)
-        if found is None:
-            found = [model for model in self._allowed_models(shape) if self._fits_ever(shape, model)]
-            self._memory.models[shape] = found
-        return found
-
-    def _fits_ever(self, shape: Shape, model: str) -> bool:
-        """Whether the gang would fit if nothing at all ran, and every node were in service."""
-        key = (shape, model)
-        if key not in self._memory.ever:
-            nodes = self._hall.nodes
-            fits = slots(nodes.total, shape, has_model(nodes, shape, model))
-            self._memory.ever[key] = holds(self._hall.topology, fits, shape.demand())
-        return self._memory.ever[key]
-
-    def _fits_lasting(self, shape: Shape, model: str, metered: bool) -> bool:
-        """Whether the gang would fit once every held gang has ended, with nothing else changed."""
-        key = (shape, model, metered)
-        if key not in self._memory.lasting:
-            nodes = self._hall.nodes
-            fits = slots(lasting(nodes), shape, self._columns(shape, model, metered))
-            self._memory.lasting[key] = holds(self._hall.topology, fits, shape.demand())
-        return self._memory.lasting[key]
 
 
 def pod_class(shape: Shape) -> PodClass:

@@ -6,16 +6,16 @@ It does no I/O and reads no clock. It is not thread-safe: one caller, one call a
 from __future__ import annotations
 
 from datahall.planning import messages
+from datahall.planning.attainable import Attainable
 from datahall.planning.books import Books
-from datahall.planning.cycle import Cycle
+from datahall.planning.cycle import Cycle, Memory
 from datahall.planning.holdings import gpu_resource
 from datahall.planning.holds import Holds
-from datahall.planning.judging import Memory, pod_class
+from datahall.planning.judging import pod_class
 from datahall.planning.move_plans import MovePlan
 from datahall.planning.power_shape import PowerDomainSpec
 from datahall.planning.power_tree import PowerReport
 from datahall.planning.reports import queue_report
-from datahall.planning.reserving import Overtaken
 from datahall.planning.shape import Shape
 from datahall.planning.state import Holder
 from datahall.planning.telling import Teller
@@ -34,7 +34,6 @@ from datahall.planning.types import (
     QueueUse,
     Wait,
 )
-from datahall.planning.verdicts import Kept
 from datahall.planning.waiting import WaitingLine
 
 MOST_STARTS = 500
@@ -57,9 +56,7 @@ class Planner:
         self._line = WaitingLine()
         self._teller = Teller(self._line)
         self._holds = Holds()
-        self._memory = Memory()
-        self._overtaken = Overtaken()
-        self._kept: Kept | None = None
+        self._memory = Memory(Attainable(self._books))
         self._changed = False
         self._now_seconds: float | None = None
         self._look_at_seconds = 0.0
@@ -134,7 +131,7 @@ class Planner:
         """Forget a gang, waiting or held, and free what it held."""
         self._teller.forget(key)
         self._holds.forget(self._books, key)
-        self._overtaken.forget(key)
+        self._memory.overtaken.forget(key)
         if self._line.remove(key) is not None or self._books.holdings.let_go(key) is not None:
             self._changed = True
 
@@ -208,8 +205,6 @@ class Planner:
             self._line,
             self._holds,
             self._memory,
-            self._overtaken,
-            kept=self._kept,
             now_seconds=now_seconds,
             most_starts=MOST_STARTS,
         ).run()
@@ -217,7 +212,6 @@ class Planner:
             self._teller.forget(decision.key)
         self._more = outcome.more
         self._changed |= outcome.more
-        self._kept = outcome.kept
         return [*outcome.started, *self._teller.news(outcome, now_seconds)]
 
     @property
