@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from datahall.kube.resources import NODES, POWER_DOMAINS, QUEUES, TRAINING_JOBS
+from datahall.kube.resources import NODES, POWER_DOMAINS, QUEUES
 from local_cluster.api import ApiServer
-from tests.cluster.cluster import API, Cluster
+from tests.cluster.cluster import API, SUCCEEDED, Cluster
 from tests.cluster.operator_process import Operator
 from tests.cluster.statuses import condition_of
 from tests.cluster.waiting import until
@@ -112,8 +112,7 @@ async def test_a_higher_priority_takes_the_watts_of_a_lower_one_that_goes_on_whe
     waits = await cluster.condition("Queued", "True", "low", reason="PowerBudgetExceeded")
     assert "(1400 of 1900 W reserved)" in waits["message"]
     await says(cluster, rack, reservedWatts=JOB_WATTS, availableWatts=500)
-    await cluster.client.delete(TRAINING_JOBS, "high", namespace=cluster.namespace)
-    await cluster.reap()
+    await cluster.end("high-g1-0", 0, SUCCEEDED)
     await cluster.gang("low-g2-0", job="low")
 
 
