@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -90,12 +89,3 @@ class Held:
         """`end_seconds`, infinite if nobody knows."""
         end = self.end_seconds
         return math.inf if end is None else end
-
-
-def sum_watts(gangs: Iterable[Held]) -> dict[str, int]:
-    """Watts that gangs have reserved together, by node."""
-    found: dict[str, int] = {}
-    for held in gangs:
-        for node, watts in held.node_watts.items():
-            found[node] = found.get(node, 0) + watts
-    return found

@@ -14,7 +14,7 @@ import numpy as np
 from datahall.planning.backfill import RunningGangs
 from datahall.planning.candidates import Candidates
 from datahall.planning.hall import Hall
-from datahall.planning.held import GPU_FAMILY, Held, sum_watts
+from datahall.planning.held import GPU_FAMILY, Held
 from datahall.planning.held_arrays import HeldArrays
 from datahall.planning.packing.demand import Floats
 from datahall.planning.queues.spec import WATTS
@@ -140,10 +140,6 @@ class Holdings:
         for resource, amounts in enumerate(arrays.alone):
             np.add.at(found[resource], arrays.column[entries], amounts[entries])
         return found
-
-    def leaving_watts(self) -> dict[str, int]:
-        """Watts that those who are leaving have reserved, by node."""
-        return sum_watts(held for key in self.leaving() if (held := self._held.get(key)) is not None)
 
     def uncharge_leaving(self, sign: int = -1) -> None:
         """Take all that are leaving off the quota tree alone, to see what that would allow; put them back with 1."""

@@ -1,4 +1,4 @@
-"""Room, watts and quota held for a gang that cannot start yet, because others are ending or it is ending itself.
+"""Room and quota that are held for a gang that cannot start yet, because others are ending or it is ending itself.
 
 A gang that is to move or to grow is ended with room held for its own return: one mechanism for all three.
 """
@@ -31,7 +31,6 @@ class Hold:
         gang: The gang.
         model: The GPU model it will get.
         places: Nodes by name, with what is held on each: GPUs, CPU thousandths, bytes.
-        node_watts: Watts that are held on each node, in the power domains above it.
         charges: What its queue is charged meanwhile, so that nobody else takes the quota.
         victims: Gangs that end for it, or were ending anyway, by key.
         domain: The domain that was cleared for it, if it has to be in one.
@@ -42,7 +41,6 @@ class Hold:
     gang: GangRequest
     model: str
     places: dict[str, tuple[int, int, int]]
-    node_watts: dict[str, int]
     charges: dict[str, int]
     victims: frozenset[str]
     domain: Domain | None
@@ -122,7 +120,6 @@ class Holds:
     def _charge(self, books: Books, hold: Hold, sign: int) -> None:
         queue = hold.gang.queue
         books.tree.charge(queue, hold.charges, sign)
-        books.hall.power.hold(hold.node_watts, sign)
         charged = self._charged.setdefault(queue, {})
         for resource, amount in hold.charges.items():
             charged[resource] = charged.get(resource, 0) + sign * amount
@@ -144,16 +141,6 @@ class Holds:
         self.made_way_for.pop(key, None)
         self.move_plans.pop(key, None)
         return self.drop(books, key)
-
-
-def watts_by_node(books: Books, columns: IntArray, workers: IntArray, worker_watts: int) -> dict[str, int]:
-    """Watts that are held on each node, by name."""
-    if not worker_watts or books.hall.fed_by() is None:
-        return {}
-    return {
-        books.hall.nodes.name(column): number * worker_watts
-        for column, number in zip(columns.tolist(), workers.tolist(), strict=True)
-    }
 
 
 def by_node(books: Books, columns: IntArray, amounts: IntArray) -> dict[str, tuple[int, int, int]]:

@@ -78,8 +78,6 @@ class Judge:
         """
         nodes = self._hall.nodes
         self._coming = self._books.holdings.coming(nodes.columns) if begins else None
-        if self._hall.fed_by() is not None:
-            self._hall.power.expect(self._books.holdings.leaving_watts() if begins else {})
         self._failed.clear()
         self.started(np.arange(nodes.columns))
 
@@ -341,20 +339,16 @@ class Judge:
         apart[crowded] = 0
         return apart if apart.any() else fits
 
-    def within_power(
-        self, shape: Shape, model: str, fits: IntArray, *, released: IntArray | None = None
-    ) -> IntArray:
-        """Fewer slots, such that workers on all of them stay within every power budget, [column].
-
-        As budgets are now, or once others have given back so many watts, [domain].
-        """
+    def within_power(self, shape: Shape, model: str, fits: IntArray) -> IntArray:
+        """Fewer slots, such that workers on all of them stay within every power budget as it is now, [column]."""
         if self._hall.fed_by() is None:
             return fits
         group_of = None
         if shape.required and shape.level is not None and shape.level is not Level.HALL:
             group_of = self._hall.topology.numbers(shape.level, len(fits))
-        watts = self.quota.worker_watts(shape, model)
-        return limited_by_power(self._hall, shape, fits, watts, group_of=group_of, released=released)
+        return limited_by_power(
+            self._hall, shape, fits, self.quota.worker_watts(shape, model), group_of=group_of
+        )
 
     def _fits_free(self, shape: Shape, model: str, columns: BoolArray) -> bool:
         fits = slots(self.free, shape, columns, pieces=self.pieces)

@@ -8,9 +8,6 @@ enough has been released. What is not known limits too: a domain whose parent do
 domain that is not there, a node that two domains claim all have no headroom, with a text that says what to mend,
 because the feed behind them may be full. A node that no domain claims has no limit.
 
-Watts can be held for a gang that starts once others have ended: nobody else gets them, and they count beside what those
-others still reserve.
-
 Only what gangs reserve counts: what nodes draw beside their GPUs, and what foreign pods draw, is for the budget or its
 margin to leave.
 
@@ -44,7 +41,6 @@ class Refused:
         limit_watts: What of it may be reserved; less than the budget by its margin.
         reserved_watts: What is reserved below it.
         asked_watts: What is asked for below it.
-        held_watts: What is held below it for others, that start soon.
         problem: What is wrong with the tree there; "" if it is only full.
     """
 
@@ -53,7 +49,6 @@ class Refused:
     limit_watts: int
     reserved_watts: int
     asked_watts: int
-    held_watts: int = 0
     problem: str = ""
 
 
@@ -87,12 +82,8 @@ class PowerTree:
         self._specs: dict[str, PowerDomainSpec] = {}
         self._claims: dict[str, Claim] = {}
         self._reserved: dict[str, int] = {}
-        self._held: dict[str, int] = {}
-        self._coming: dict[str, int] = {}
         self._compiled: PowerShape | None = None
         self._below: IntArray = np.zeros(0, dtype=np.int64)
-        self._held_below: IntArray = np.zeros(0, dtype=np.int64)
-        self._coming_below: IntArray = np.zeros(0, dtype=np.int64)
         self._nodes_below: IntArray = np.zeros(0, dtype=np.int64)
         self.version = 0
         """Grows when `places` that were given no longer hold."""
@@ -145,36 +136,7 @@ class PowerTree:
             raise ValueError(f"node {node}: {watts} watts cannot be released of {reserved} reserved")
         self._change(node, -watts)
 
-    def hold(self, node_watts: Mapping[str, int], sign: int = 1) -> None:
-        """Keep watts on nodes, known or not, from everyone; give them back with -1. Nothing is checked."""
-        for node, watts in node_watts.items():
-            held = self._held.get(node, 0) + sign * watts
-            if held < 0:
-                raise ValueError(
-                    f"node {node}: {watts} watts cannot be given back of {held - sign * watts} held"
-                )
-            if held:
-                self._held[node] = held
-            else:
-                self._held.pop(node, None)
-        if self._compiled is not None and node_watts:
-            self._held_below += sign * self._sum_up(self._compiled, node_watts)
-
-    def expect(self, node_watts: Mapping[str, int]) -> None:
-        """Count what leaving gangs reserve on nodes for what is held: the one is there for the other.
-
-        That is for gangs that watts are held for. Where two end for two, the first starts when one has gone, though
-        watts are held for the second: it gets those of the other. With nothing, this ends.
-        """
-        self._coming = dict(node_watts)
-        if self._compiled is not None:
-            self._coming_below = self._sum_up(self._compiled, self._coming)
-
     # ---- questions
-
-    def below(self, node_watts: Mapping[str, int]) -> IntArray:
-        """What so many watts on nodes come to below each domain, [domain]; it holds until `version` changes."""
-        return self._sum_up(self._shape(), node_watts)
 
     def reserved_watts(self, domain: str) -> int:
         """What is reserved on all nodes below a domain, known or not."""
@@ -256,7 +218,6 @@ class PowerTree:
             limit_watts=int(shape.limit[worst]),
             reserved_watts=int(self._below[worst]),
             asked_watts=int(asked[worst]),
-            held_watts=int(self._held_for_others()[worst]),
             problem=shape.problem[worst],
         )
 
@@ -268,7 +229,6 @@ class PowerTree:
         *,
         order: IntArray | None = None,
         group_of: IntArray | None = None,
-        released: IntArray | None = None,
     ) -> IntArray:
         """Fewer slots, such that workers on all of them stay within every budget, [node].
 
@@ -281,15 +241,13 @@ class PowerTree:
             order: Nodes that come first, as ranks, [node]; without it, as they stand.
             group_of: If all workers go into one group, such as a rack: the group of each node, [node]. Each group is
                 then limited as if it were alone, and only one may be used.
-            released: What others would have given back by then, [domain]; see `below`.
         """
         shape = self._shape()
         if watts_per_worker <= 0 or not shape.names:
             return slots.copy()
         ranks = np.arange(len(slots)) if order is None else order
         groups = np.zeros(len(slots), dtype=np.int64) if group_of is None else group_of
-        headroom = self._headroom(shape) if released is None else self._headroom(shape) + released
-        workers_left = np.maximum(headroom, 0) // watts_per_worker
+        workers_left = np.maximum(self._headroom(shape), 0) // watts_per_worker
         limited = slots.copy()
         depth = np.where(places >= 0, shape.depth[places], -1)
         for level in range(int(shape.depth.max()), -1, -1):
@@ -326,15 +284,8 @@ class PowerTree:
 
     def _headroom(self, shape: PowerShape) -> IntArray:
         """What each domain has left by its own limit, [domain]; at most 0 for one with a problem."""
-        headroom: IntArray = shape.limit - self._below - self._held_for_others()
+        headroom: IntArray = shape.limit - self._below
         return headroom
-
-    def _held_for_others(self) -> IntArray:
-        """What is held below each domain and not expected from those who leave, [domain]."""
-        held = self._held_below
-        if self._coming:
-            held = np.maximum(held - self._coming_below, 0)
-        return held
 
     def _shared(self, shape: PowerShape, domain: str) -> dict[str, tuple[str, ...]]:
         """Nodes that a domain claims and does not have for itself, with the names of the others that claim them."""
@@ -350,20 +301,12 @@ class PowerTree:
     def _shape(self) -> PowerShape:
         if self._compiled is None:
             shape = self._compiled = power_shape(self._specs, self._claims.values())
-            self._below = self._sum_up(shape, self._reserved)
-            self._held_below = self._sum_up(shape, self._held)
-            self._coming_below = self._sum_up(shape, self._coming)
-            self._nodes_below = self._sum_up(shape, dict.fromkeys(self._claims, 1))
+            own, nodes = np.zeros((2, len(shape.names)), dtype=np.int64)
+            for node, claim in self._claims.items():
+                nodes[shape.feeding[claim]] += 1
+                own[shape.feeding[claim]] += self._reserved.get(node, 0)
+            self._below, self._nodes_below = shape.sum_up(own), shape.sum_up(nodes)
         return self._compiled
-
-    def _sum_up(self, shape: PowerShape, of_nodes: Mapping[str, int]) -> IntArray:
-        """The sum over all nodes below each domain, [domain]."""
-        own = np.zeros(len(shape.names), dtype=np.int64)
-        for node, amount in of_nodes.items():
-            claim = self._claims.get(node)
-            if claim is not None:
-                own[shape.feeding[claim]] += amount
-        return shape.sum_up(own)
 
 
 def added_watts(
@@ -387,13 +330,11 @@ def refused_text(refused: Refused) -> str:
     """Why there are not enough watts, for people."""
     if refused.problem:
         return f"needs {refused.asked_watts} W; {refused.problem}"
-    left = refused.limit_watts - refused.reserved_watts - refused.held_watts
+    left = refused.limit_watts - refused.reserved_watts
     margin = refused.budget_watts - refused.limit_watts
     kept = f", {margin} W kept as margin" if margin else ""
-    kept += f", {refused.held_watts} W held for others" if refused.held_watts else ""
     short = f", {refused.asked_watts - left} W too few"
-    above = refused.reserved_watts - refused.limit_watts
-    over = f"is {above} W above its limit" if above > 0 else f"has {max(left, 0)} W left"
+    over = f"is {-left} W above its limit" if left < 0 else f"has {left} W left"
     return (
         f"needs {refused.asked_watts} W under power domain {refused.domain}, which {over}{short} "
         f"({refused.reserved_watts} of {refused.budget_watts} W reserved{kept})"

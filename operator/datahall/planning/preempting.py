@@ -20,7 +20,7 @@ from datahall.planning.books import Books
 from datahall.planning.candidates import Candidates
 from datahall.planning.fitting import limited_by_power
 from datahall.planning.holdings import Held
-from datahall.planning.holds import Hold, Holds, by_node, watts_by_node
+from datahall.planning.holds import Hold, Holds, by_node
 from datahall.planning.judging import Judge
 from datahall.planning.moving import Mover
 from datahall.planning.preemption import (
@@ -42,7 +42,6 @@ from datahall.planning.types import Evict, EvictCause, GangRequest, Level, WaitR
 from datahall.planning.verdicts import Refusal
 from datahall.planning.victims import Budget
 from datahall.planning.waiting import KindKey
-from datahall.planning.watts_preemption import WattsTrial
 
 PLANS_PER_CYCLE = 8
 """How many plans one cycle makes at most for the first of a kind: decisions on others must not wait for them."""
@@ -166,35 +165,11 @@ class RoomMaker:
                 budget=budget,
             )
             self._entries_left -= BUDGET_ENTRIES - budget.left + len(candidates.gang)
-            if isinstance(answer, Hopeless) and preemptor.watts:
-                answer = self._with_watts(answer, least, preemptor, allowed, pools)
             if isinstance(answer, Hopeless):
                 hopeless = hopeless_text(answer, shape, resources)
             elif self._starts(kind.queue, amounts, answer):
                 return self._hold(gang, shape, model, amounts, answer)
         return hopeless
-
-    def _with_watts(
-        self, no: Hopeless, least: Shape, preemptor: Preemptor, allowed: BoolArray, pools: Pools
-    ) -> Plan | Hopeless:
-        """Whom to end if what they give back to power domains counts, too; without that nobody helps."""
-        books, candidates = self._books, self._all()
-        held = [books.holdings.get(key) for key in candidates.keys]
-        trial = WattsTrial(
-            books.hall,
-            least,
-            preemptor,
-            candidates,
-            self._judge.free + self._coming,
-            [each.node_watts if each is not None else {} for each in held],
-            books.holdings.leaving_watts(),
-            pools,
-        )
-        found = trial.plan(allowed)
-        self._entries_left -= trial.trials * len(candidates.gang)
-        if found is None and trial.at_most is not None:
-            return replace(no, fitting_at_most=max(no.fitting_at_most, trial.at_most))
-        return no if found is None else found
 
     # ---- who may be ended
 
@@ -312,12 +287,12 @@ class RoomMaker:
         domain_of = None
         if shape.required and shape.level is not None and shape.level is not Level.HALL:
             domain_of = hall.topology.numbers(shape.level, len(columns))
-        most, watts = None, 0
+        most = None
         if hall.fed_by() is not None:
             everywhere = np.where(columns, shape.workers, 0).astype(np.int64)
             watts = judge.quota.worker_watts(shape, model)
             most = limited_by_power(hall, shape, everywhere, watts, group_of=domain_of)
-        return Preemptor(shape.least, shape.array, columns, domain_of, most, watts)
+        return Preemptor(shape.least, shape.array, columns, domain_of, most)
 
     def _starts(self, queue: str, amounts: dict[str, int], answer: Plan) -> bool:
         """Whether quota lets the gang start once the victims are gone: tried, not reckoned."""
@@ -354,9 +329,6 @@ class RoomMaker:
             gang,
             model,
             by_node(books, answer.columns, answer.amounts),
-            watts_by_node(
-                books, answer.columns, answer.workers, self._judge.quota.worker_watts(shape, model)
-            ),
             {r: a for r, a in amounts.items() if r not in spent},
             frozenset((*answer.victims, *answer.waits_for)),
             domain,

@@ -41,7 +41,6 @@ class Preemptor:
         domain_of: If all workers must be in one domain: the domain of each column from 0, [column]; -1 for a column
             in none. To stick to a domain that was chosen before, allow only its columns in `eligible`.
         most_workers: The most workers that a column may take for other reasons, such as watts, [column].
-        watts: What one reserves in the power domains above it.
     """
 
     workers: int
@@ -49,7 +48,6 @@ class Preemptor:
     eligible: BoolArray
     domain_of: IntArray | None = None
     most_workers: IntArray | None = None
-    watts: int = 0
 
     def usable(self) -> BoolArray:
         """Columns that are eligible and in a domain, [column]."""

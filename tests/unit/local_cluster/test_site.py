@@ -19,6 +19,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     return made
 
 
+@pytest.fixture
+def theirs(site: Site, tmp_path: Path) -> Path:
+    """The state of a cluster under another cache, which has this machine."""
+    state = tmp_path / "theirs" / "cluster"
+    state.mkdir(parents=True)
+    site.kubelet_mark.write_text(f"{state}\n")
+    return state
+
+
 def test_a_mark_of_ones_own_of_an_older_one_or_of_a_cluster_that_is_gone_is_nobody_elses(
     site: Site, tmp_path: Path
 ) -> None:
@@ -29,11 +38,8 @@ def test_a_mark_of_ones_own_of_an_older_one_or_of_a_cluster_that_is_gone_is_nobo
 
 
 def test_who_waits_for_another_cluster_goes_on_when_it_has_ended(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, theirs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs = tmp_path / "theirs" / "cluster"
-    theirs.mkdir(parents=True)
-    site.kubelet_mark.write_text(f"{theirs}\n")
     clock = [0.0]
 
     def sleep(seconds: float) -> None:
@@ -54,11 +60,8 @@ def test_who_waits_for_another_cluster_goes_on_when_it_has_ended(
 
 
 def test_down_touches_nothing_of_a_cluster_under_another_cache_and_says_how_to_end_it(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, theirs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs = tmp_path / "theirs" / "cluster"
-    theirs.mkdir(parents=True)
-    site.kubelet_mark.write_text(f"{theirs}\n")
     monkeypatch.setattr(cluster, "Site", lambda: site)
     monkeypatch.setattr(cluster, "_clear", lambda _: pytest.fail("touched"))
     with pytest.raises(ClusterError, match=f"DATAHALL_CACHE={theirs.parent}"):
