@@ -38,10 +38,10 @@ demo: up ## Train real digits in real pods, serve them, ask held-out ones. EXAMP
 
 .PHONY: test
 test: $(STAMP) ## Everything: unit, API server, end to end.
-	@# On a cold cache, programs and images are built behind the unit tests, which need neither.
-	@setsid nice $(PYTHON) -m local_cluster prepare & prepare=$$!; \
+	@# On a cold cache, programs and images are built beside the unit tests, which need neither.
+	@setsid $(PYTHON) -m local_cluster prepare & prepare=$$!; \
 	trap 'kill -- -$$prepare 2>/dev/null || true' EXIT; \
-	$(PYTHON) -m pytest $(PYTEST_FLAGS)
+	$(PYTHON) -m pytest --numprocesses 2 --no-loadscope-reorder $(PYTEST_FLAGS)
 
 .PHONY: test-quick
 test-quick: $(STAMP) ## Unit tests alone: no cluster, under a minute or two.

@@ -1,6 +1,6 @@
 """The two images, from source files to something containerd can import.
 
-    base (debootstrap) -> Containerfile (buildah, layers cached) -> OCI layout (skopeo) -> `containerd.import_image`
+    base (mmdebstrap) -> Containerfile (buildah, layers cached) -> OCI layout (skopeo) -> `containerd.import_image`
 
 Everything is keyed by the hash of what goes in: an image whose inputs did not change is not even looked at by
 buildah, and each image also gets the hash as a tag, so that a Deployment that names it is rolled when the code
@@ -134,7 +134,7 @@ def _build(image: Image) -> None:
 
 
 def _base() -> str:
-    """The base image, made by debootstrap once per recipe; its name."""
+    """The base image, made by mmdebstrap once per recipe; its name."""
     recipe = hashlib.sha256(repr((_SUITE, _PACKAGES, _CLEAN)).encode()).hexdigest()[:12]
     name = f"localhost/datahall-base:{recipe}"
     _store().mkdir(parents=True, exist_ok=True)
@@ -142,14 +142,14 @@ def _base() -> str:
         if name in _buildah("images", "--format={{.Name}}:{{.Tag}}").splitlines():
             return name
         started = time.monotonic()
-        say("base image: debootstrap")
+        say("base image: mmdebstrap")
         root = cache_home() / "images" / "base-rootfs"
         shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         mirror = _mirror()
         _run(
-            "debootstrap",
-            "--variant=minbase",
+            "mmdebstrap",
+            "--variant=apt",
             f"--include={','.join(_PACKAGES)}",
             _SUITE,
             str(root),

@@ -30,7 +30,7 @@ _PROGRAMS = {
     "nsenter": "util-linux",
     "openssl": "openssl",
 }
-_IMAGE_PROGRAMS = {"buildah": "buildah", "debootstrap": "debootstrap", "skopeo": "skopeo"}
+_IMAGE_PROGRAMS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "skopeo": "skopeo"}
 CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 _CNI_PLUGINS = ("ptp", "host-local", "loopback")
 

@@ -1,6 +1,6 @@
 """Clusters for tests: an API server for most, a hall of fake nodes for the control loop, a real node for end to end.
 
-Each is started once per session, when the first test asks for it, and ended with the session (the full cluster stays
+Each is started once per process, when the first test asks for it, and ended with it (the full cluster stays
 up: `python -m local_cluster down` ends it).
 """
 
@@ -17,6 +17,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Tests run with `--import-mode=importlib`, which leaves sys.path alone; this room is not an installed package.
@@ -36,6 +38,28 @@ hypothesis.settings.register_profile(
     "datahall", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("datahall")
+
+_END_TO_END = "tests/e2e/"
+
+
+class OneProcessForTheCluster(LoadScopeScheduling):
+    """Of the processes of `make test` one has all tests with the full cluster; of the others, each takes file by file.
+
+    There is room for one such cluster, and what one of its tests looks at, others would change meanwhile.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _END_TO_END if nodeid.startswith(_END_TO_END) else nodeid.split("::", 1)[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return OneProcessForTheCluster(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several processes, the longest work comes first; on a cold cache it waits for images meanwhile."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: not item.nodeid.startswith(_END_TO_END))
 
 
 @pytest.fixture(scope="session")

@@ -331,16 +331,16 @@ def classify(path: str, body: samples.Json) -> tuple[int, samples.Json]:
     return 200, {"model": "digits", "digest": samples.DIGEST, "results": results}
 
 
-def test_predict(api: FakeApi, run: Run, tmp_path: Path) -> None:
+def test_predict(api: FakeApi, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     api.proxy = classify
-    image, text = tmp_path / "seven.png", tmp_path / "a.txt"
-    image.write_bytes(b"\x89PNG\r\n")
-    text.write_text("a good one\n")
-    shown = run("predict", "digits", str(image), str(text), "--text", "fine")
+    monkeypatch.chdir(tmp_path)
+    Path("seven.png").write_bytes(b"\x89PNG\r\n")
+    Path("a.txt").write_text("a good one\n")
+    shown = run("predict", "digits", "seven.png", "a.txt", "--text", "fine")
     assert [line.split() for line in shown.stdout.splitlines()] == [
         ["fine", "n4", "0.998"],
-        [str(image), "n8", "0.998"],
-        [str(text), "n10", "0.998"],
+        ["seven.png", "n8", "0.998"],
+        ["a.txt", "n10", "0.998"],
     ]
 
 
