@@ -99,15 +99,19 @@ def prepare(*, with_images: bool = True) -> None:
 
 def _bring_cluster(site: Site, pool: ThreadPoolExecutor, runtime: threading.Event) -> None:
     """Everything but the images; sets `runtime` once containerd can take some."""
-    programs = binaries.ensure(*_NODE_PROGRAMS)
     if not network.exists(site):
         # Nothing of an earlier run can work without its namespace: after a reboot there are files, and no more.
         _clear(site)
-    _prepare(site, programs)
-    for component in components.components(site, programs):
+    _prepare(site)
+    # First of all: it is not ours to compile, and takes in the images, which are large, while the others are.
+    wanted = components.components(site, {name: binaries.location(name) for name in _NODE_PROGRAMS})
+    _start(site, next(component for component in wanted if component.name == "containerd"))
+    runtime.set()
+    programs = binaries.ensure(*_NODE_PROGRAMS)
+    pki.make(site, programs["kubeadm"])
+    containerd.import_pause(site, programs["pause"])
+    for component in wanted:
         _start(site, component)
-        if component.name == "containerd":
-            runtime.set()
     # Helm and kubectl last: the cluster starts without them, and helm takes long to compile.
     tools = pool.submit(binaries.ensure, *_TOOLS)
     _wait_for_node(site)
@@ -170,8 +174,8 @@ def status() -> list[Status]:
     return found
 
 
-def _prepare(site: Site, programs: dict[str, Path]) -> None:
-    """Everything that is not a process: namespace, cgroup, files, certificates."""
+def _prepare(site: Site) -> None:
+    """Everything that is neither a process nor made by a program of ours: namespace, cgroup, files."""
     for folder in (site.state, site.logs, site.volumes, site.run, site.kubelet_own, site.kubelet_root):
         folder.mkdir(parents=True, exist_ok=True)
     network.mount(site.kubelet_own, site.kubelet_root)
@@ -186,8 +190,6 @@ def _prepare(site: Site, programs: dict[str, Path]) -> None:
         # kube-proxy ends itself when its file is written to, even with what it held before.
         if not path.exists() or path.read_text() != content:
             path.write_text(content)
-    pki.make(site, programs["kubeadm"])
-    shutil.copy(programs["pause"], site.state / "pause-program")
 
 
 def _start(site: Site, component: Component) -> None:
@@ -216,8 +218,6 @@ def _start(site: Site, component: Component) -> None:
         rest = connect(site.logins / "super-admin.conf")
         objects.create(rest)
         rest.close()
-    if component.name == "containerd":
-        containerd.import_pause(site, site.state / "pause-program")
 
 
 _PATH = {"PATH": os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])}

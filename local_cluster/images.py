@@ -26,6 +26,7 @@ from local_cluster.paths import REPOSITORY, cache_home
 from local_cluster.progress import say
 
 _SUITE = "bookworm"  # Its Python is 3.11, which is what the lock files are made for.
+_VARIANT = "apt"  # Debian's essential packages, and what installs others.
 _PACKAGES = ("ca-certificates", "python3", "python3-venv")
 _CERTIFICATES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
@@ -53,7 +54,7 @@ class Image:
     def content_hash(self) -> str:
         """Changes whenever a rebuild could give something else."""
         files = [self.containerfile, "requirements/image-tools.txt", *self.inputs]
-        return files_hash(REPOSITORY, files, salt=repr((_SUITE, _PACKAGES)))
+        return files_hash(REPOSITORY, files, salt=repr((_SUITE, _VARIANT, _PACKAGES)))
 
     @property
     def layout(self) -> Path:
@@ -135,7 +136,7 @@ def _build(image: Image) -> None:
 
 def _base() -> str:
     """The base image, made by mmdebstrap once per recipe; its name."""
-    recipe = hashlib.sha256(repr((_SUITE, _PACKAGES, _CLEAN)).encode()).hexdigest()[:12]
+    recipe = hashlib.sha256(repr((_SUITE, _VARIANT, _PACKAGES, _CLEAN)).encode()).hexdigest()[:12]
     name = f"localhost/datahall-base:{recipe}"
     _store().mkdir(parents=True, exist_ok=True)
     with file_lock(_store() / "base.lock", waiting_for="base image"):
@@ -149,7 +150,7 @@ def _base() -> str:
         mirror = _mirror()
         _run(
             "mmdebstrap",
-            "--variant=apt",
+            f"--variant={_VARIANT}",
             f"--include={','.join(_PACKAGES)}",
             _SUITE,
             str(root),
