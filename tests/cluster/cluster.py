@@ -349,3 +349,16 @@ class Cluster:
             if "deletionTimestamp" in pod["metadata"]:
                 with contextlib.suppress(NotFoundError):
                     await self.delete(PODS, pod["metadata"]["name"], grace_seconds=0)
+
+    async def interrupt(self, job: str, *, workers: int = 1) -> None:
+        """Workers of the first generation are told to end, save and end, and are gone."""
+        names = [f"{job}-g1-{rank}" for rank in range(workers)]
+
+        async def told() -> bool:
+            pods = await self.pods(job)
+            return all("deletionTimestamp" in pods[name]["metadata"] for name in names)
+
+        await until(told, what=f"the workers of {job} are told to end")
+        for name in names:
+            await self.end(name, 143, {"result": "Interrupted"})
+        await self.reap()

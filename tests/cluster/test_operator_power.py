@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from datahall.kube.resources import NODES, POWER_DOMAINS
+from datahall.kube.resources import NODES, POWER_DOMAINS, QUEUES
 from local_cluster.api import ApiServer
-from tests.cluster.cluster import API, Cluster
+from tests.cluster.cluster import API, SUCCEEDED, Cluster
 from tests.cluster.operator_process import Operator
 from tests.cluster.statuses import condition_of
 from tests.cluster.waiting import until
@@ -91,6 +91,29 @@ async def test_a_job_waits_for_the_watts_of_its_power_domain_and_starts_when_the
     status = await says(cluster, site, state="Overcommitted")
     assert condition_of(status, "Ready")["reason"] == "PowerDomainOvercommitted"
     assert (await cluster.status("first"))["state"] == "Running", "nothing ends for a lowered budget"
+
+
+async def test_a_higher_priority_takes_the_watts_of_a_lower_one_that_goes_on_when_they_are_back(
+    cluster: Cluster,
+) -> None:
+    await cluster.client.merge_patch(
+        QUEUES, {"spec": {"minimumRunSeconds": 0}}, name=cluster.namespace, field_manager="test"
+    )
+    rack = await feed(cluster, watts=JOB_WATTS + 500, nodeSelector=the_node(cluster))
+    await says(cluster, rack, nodes=1)
+    await cluster.job("low", workers=1, resources={"gpus": 2})
+    await runs(cluster, "low")
+    await cluster.job("high", workers=1, resources={"gpus": 2}, priority=1000)
+    queued = await cluster.condition("Queued", "True", "low", reason="Preempted")
+    assert f"makes room for {cluster.namespace}/high" in queued["message"]
+    await cluster.condition("Queued", "True", "high", reason="MakingRoom")
+    await cluster.interrupt("low")
+    await runs(cluster, "high")
+    waits = await cluster.condition("Queued", "True", "low", reason="PowerBudgetExceeded")
+    assert "(1400 of 1900 W reserved)" in waits["message"]
+    await says(cluster, rack, reservedWatts=JOB_WATTS, availableWatts=500)
+    await cluster.end("high-g1-0", 0, SUCCEEDED)
+    await cluster.gang("low-g2-0", job="low")
 
 
 async def test_a_job_starts_when_the_power_domain_goes(cluster: Cluster) -> None:

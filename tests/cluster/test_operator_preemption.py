@@ -45,20 +45,6 @@ async def runs(cluster: Cluster, job: str, *, generation: int = 1, workers: int 
     return await cluster.state("Running", job)
 
 
-async def leaves(cluster: Cluster, job: str, *, workers: int = 1) -> None:
-    """Workers that were told to end save and end, and are gone."""
-    names = [f"{job}-g1-{rank}" for rank in range(workers)]
-
-    async def told() -> bool:
-        pods = await cluster.pods(job)
-        return all("deletionTimestamp" in pods[name]["metadata"] for name in names)
-
-    await until(told, what=f"the workers of {job} are told to end")
-    for name in names:
-        await cluster.end(name, 143, {"result": "Interrupted"})
-    await cluster.reap()
-
-
 async def succeeds(cluster: Cluster, pod: str, job: str) -> None:
     await cluster.end(pod, 0, SUCCEEDED)
     await cluster.state("Succeeded", job)
@@ -84,7 +70,7 @@ async def test_a_higher_priority_takes_the_room_and_the_other_goes_on_afterwards
         assert not status.get("placement")
         assert {"workers", "spread"}.isdisjoint(status)
         assert await cluster.pods("high") == {}, "nothing starts before the room is free"
-        await leaves(cluster, "low", workers=2)
+        await cluster.interrupt("low", workers=2)
         await runs(cluster, "high")
         waits = await cluster.condition("Queued", "True", "low", reason="QuotaExceeded")
         waiting = (await cluster.status("low"))["waiting"]
@@ -138,7 +124,7 @@ async def test_what_a_queue_borrowed_goes_back_when_it_is_needed(one_node: Clust
     status = await cluster.status(preempted)
     assert status["preemptedBy"]["job"] == f"{cluster.namespace}/claims"
     assert "priority" not in status["preemptedBy"], "priority did not decide"
-    await leaves(cluster, preempted)
+    await cluster.interrupt(preempted)
     await runs(cluster, "claims")
     await says(cluster.namespace, used=4, borrowed=0)
     await cluster.condition("Queued", "True", preempted, reason="QuotaExceeded")

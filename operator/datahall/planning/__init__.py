@@ -6,8 +6,8 @@
   `holdings`; all of it: `books`
 * who waits: `waiting`, `shape`; whose turn it is and within which quota: `queues`
 * one pass of decisions: `cycle`; may it start, and where: `judging`, `within_quota`, `fitting`, `placing`, `packing`
-* for whom room is kept: `backfill`, `holds`; who ends for whom: `preempting`, `preemption`, `candidates`, `victims`;
-  who moves, grows or shrinks: `moving`, `growing`, `shrinking`
+* for whom room is kept: `backfill`, `holds`, `promises`; who ends for whom: `preempting`, `preemption`,
+  `watts_preemption`, `candidates`, `victims`; who moves, grows or shrinks: `moving`, `growing`, `shrinking`
 * what people are told: `messages`, `placing_messages`, `power_messages`, `reports`
 """
 

@@ -65,7 +65,13 @@ def lasting(nodes: NodeArrays) -> IntArray:
 
 
 def limited_by_power(
-    hall: Hall, shape: Shape, fits: IntArray, watts: int, *, group_of: IntArray | None = None
+    hall: Hall,
+    shape: Shape,
+    fits: IntArray,
+    watts: int,
+    *,
+    group_of: IntArray | None = None,
+    released: IntArray | None = None,
 ) -> IntArray:
     """Fewer slots, such that workers on all of them stay within every power budget, [column].
 
@@ -77,10 +83,11 @@ def limited_by_power(
         fits: Slots by room, [column].
         watts: What one worker reserves.
         group_of: See `PowerTree.limit_slots`.
+        released: What others would have given back by then, [domain].
     """
     fed_by = hall.fed_by()
     if fed_by is None or not shape.gpus:
         return fits
     fits = np.where((fed_by >= 0) & (hall.nodes.gpu_watts[: len(fits)] == 0), 0, fits)
     order = hall.topology.rank(len(fits))
-    return hall.power.limit_slots(fed_by, fits, watts, order=order, group_of=group_of)
+    return hall.power.limit_slots(fed_by, fits, watts, order=order, group_of=group_of, released=released)

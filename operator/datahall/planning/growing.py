@@ -14,7 +14,7 @@ import numpy as np
 from datahall.planning import messages
 from datahall.planning.books import Books
 from datahall.planning.fitting import slots
-from datahall.planning.holdings import Held
+from datahall.planning.held import Held
 from datahall.planning.holds import Hold
 from datahall.planning.judging import Judge
 from datahall.planning.placing import Demand, Placing, place_beside
@@ -92,13 +92,16 @@ def _more(books: Books, judge: Judge, held: Held, now_seconds: float) -> tuple[H
     for column, workers in zip(placing.columns.tolist(), placing.workers.tolist(), strict=True):
         name = hall.nodes.name(column)
         places[name] = places.get(name, each * 0) + each * workers
+    watts = judge.quota.worker_watts(shape, model) if hall.fed_by() is not None else 0
     text = messages.grown(now, then)
     hold = Hold(
         gang,
         model,
         {name: (int(a[0]), int(a[1]), int(a[2])) for name, a in places.items()},
+        {name: watts * int(a[0]) // shape.gpus for name, a in places.items()} if watts else {},
         {r: u * then for r, u in judge.quota.units(kind, model).items() if r != JOULES_PER_DAY},
         frozenset((gang.key,)),
+        books.holdings.next_departures(1),
         None,
         text,
         returns=True,

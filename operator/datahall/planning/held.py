@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,7 +30,7 @@ class Held:
         node_watts: Watts reserved on each node.
         since_seconds: When it was taken into account first.
         gpus: GPUs held, shares as parts.
-        leaving: Whether it is ending: its room comes free without anyone asking.
+        departure: Its number among those who began to leave, from 0; -1 while it stays.
         progress: How it does, if that was told.
         columns: The columns that it holds something on, each once, [k].
         workers: How many workers it has there, [k].
@@ -43,12 +44,17 @@ class Held:
     node_watts: dict[str, int]
     since_seconds: float
     gpus: float
-    leaving: bool = False
+    departure: int = -1
     progress: GangProgress | None = None
     columns: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     workers: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     amounts: IntArray = field(default_factory=lambda: np.zeros((3, 0), dtype=np.int64))
     row: int = -1
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it is ending: its room comes free without anyone asking."""
+        return self.departure >= 0
 
     @property
     def shares(self) -> bool:
@@ -89,3 +95,12 @@ class Held:
         """`end_seconds`, infinite if nobody knows."""
         end = self.end_seconds
         return math.inf if end is None else end
+
+
+def sum_watts(gangs: Iterable[Held]) -> dict[str, int]:
+    """Watts that gangs have reserved together, by node."""
+    found: dict[str, int] = {}
+    for held in gangs:
+        for node, watts in held.node_watts.items():
+            found[node] = found.get(node, 0) + watts
+    return found

@@ -14,9 +14,10 @@ import numpy as np
 from datahall.planning.backfill import RunningGangs
 from datahall.planning.candidates import Candidates
 from datahall.planning.hall import Hall
-from datahall.planning.held import GPU_FAMILY, Held
+from datahall.planning.held import GPU_FAMILY, Held, sum_watts
 from datahall.planning.held_arrays import HeldArrays
 from datahall.planning.packing.demand import Floats
+from datahall.planning.promises import Entries
 from datahall.planning.queues.spec import WATTS
 from datahall.planning.queues.tree import QueueTree
 from datahall.planning.state import BoolArray, Holder, IntArray
@@ -61,6 +62,7 @@ class Holdings:
         self._spread: dict[str, set[str]] = {}
         self._leaving: dict[str, dict[str, int]] = {}
         self._arrays = HeldArrays(hall.nodes)
+        self._departures = 0
         self.version = 0
         """Grows with every change of who holds what, and who leaves."""
         self.freed_version = 0
@@ -80,11 +82,13 @@ class Holdings:
         before = self._held.get(gang.key)
         charges, node_watts = self._charges(gang, placements)
         gpus = sum(amount for r, amount in charges.items() if r.startswith(GPU_FAMILY)) / WHOLE_GPU_MILLI
-        held = Held(gang, placements, charges, node_watts, now_seconds, gpus, leaving)
+        held = Held(gang, placements, charges, node_watts, now_seconds, gpus)
         if before is not None:
             held.since_seconds = before.since_seconds
             held.progress = before.progress
-            held.leaving |= before.leaving
+            held.departure = before.departure
+        if leaving and not held.leaving:
+            self._depart(held)
         # New before old: a node that is gone is remembered only while something is accounted on it.
         self._apply(held, 1)
         if before is not None:
@@ -114,7 +118,7 @@ class Holdings:
     def leave(self, held: Held) -> None:
         """A held gang is ending from now on: its room comes free without anyone asking."""
         if not held.leaving:
-            held.leaving = True
+            self._depart(held)
             self._note_leaving(held, 1)
         self._arrays.told(held)
         self.version += 1
@@ -132,14 +136,34 @@ class Holdings:
             held.progress = progress
             self._arrays.told(held)
 
+    def next_departures(self, gangs: int) -> range:
+        """The numbers that the next so many gangs get when they begin to leave."""
+        return range(self._departures, self._departures + gangs)
+
     def coming(self, columns: int) -> IntArray:
         """What those who are leaving hold, [resource, column]; of a GPU that several share nothing."""
-        arrays = self._as_arrays()
+        leaving = self.leaving_on_nodes()
         found = np.zeros((3, columns), dtype=np.int64)
-        entries = np.flatnonzero(arrays.flags("leaving")[arrays.gang])
-        for resource, amounts in enumerate(arrays.alone):
-            np.add.at(found[resource], arrays.column[entries], amounts[entries])
+        for row, amounts in zip(found, leaving.amounts, strict=True):
+            np.add.at(row, leaving.slots, amounts)
         return found
+
+    def leaving_on_nodes(self) -> Entries:
+        """The same by departure and column."""
+        arrays = self._as_arrays()
+        entries = np.flatnonzero(arrays.flags("leaving")[arrays.gang])
+        departures = [arrays.held[gang].departure for gang in arrays.gang[entries].tolist()]
+        numbers = np.array(departures, dtype=np.int64)
+        return Entries(arrays.column[entries], arrays.alone[:, entries], numbers)
+
+    def leaving_below_domains(self) -> Entries:
+        """Watts that those who are leaving have reserved, by departure and power domain."""
+        gangs = (self._held[key] for key in self.leaving())
+        return self._hall.power.entries((held.departure, held.node_watts) for held in gangs)
+
+    def leaving_watts(self) -> dict[str, int]:
+        """Watts that those who are leaving have reserved, by node."""
+        return sum_watts(self._held[key] for key in self.leaving())
 
     def uncharge_leaving(self, sign: int = -1) -> None:
         """Take all that are leaving off the quota tree alone, to see what that would allow; put them back with 1."""
@@ -290,6 +314,10 @@ class Holdings:
         return self._as_arrays().charged(rows)
 
     # ---- inside
+
+    def _depart(self, held: Held) -> None:
+        held.departure = self._departures
+        self._departures += 1
 
     def _note_leaving(self, held: Held, sign: int) -> None:
         """Keep together what all that are leaving are charged, by queue."""

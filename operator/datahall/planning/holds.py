@@ -1,4 +1,4 @@
-"""Room and quota that are held for a gang that cannot start yet, because others are ending or it is ending itself.
+"""Room, watts and quota held for a gang that cannot start yet, because others are ending or it is ending itself.
 
 A gang that is to move or to grow is ended with room held for its own return: one mechanism for all three.
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 from datahall.planning.books import Books
 from datahall.planning.move_plans import MovePlan
+from datahall.planning.promises import Entries, Promises
 from datahall.planning.shape import Shape
 from datahall.planning.state import IntArray
 from datahall.planning.topology import Domain
@@ -31,8 +32,11 @@ class Hold:
         gang: The gang.
         model: The GPU model it will get.
         places: Nodes by name, with what is held on each: GPUs, CPU thousandths, bytes.
+        node_watts: Watts that are held on each node, in the power domains above it.
         charges: What its queue is charged meanwhile, so that nobody else takes the quota.
         victims: Gangs that end for it, or were ending anyway, by key.
+        departures: The numbers of the leaving gangs on whose watts it counts: those who end for it, or all from 0 up to
+            them where theirs are not enough. For room it counts on all up to them that are on its nodes.
         domain: The domain that was cleared for it, if it has to be in one.
         message: What is going on, for people.
         returns: Whether the gang itself is ended first, and comes back for this.
@@ -41,8 +45,10 @@ class Hold:
     gang: GangRequest
     model: str
     places: dict[str, tuple[int, int, int]]
+    node_watts: dict[str, int]
     charges: dict[str, int]
     victims: frozenset[str]
+    departures: range
     domain: Domain | None
     message: str
     returns: bool = False
@@ -85,6 +91,25 @@ class Holds:
                     amounts[:, column] += taken
         return amounts
 
+    def promised_room(self, books: Books) -> Promises:
+        """What is held on each column, against what those who leave have there."""
+        column_of = books.hall.nodes.column
+        entries = [
+            (number, column, *taken)
+            for number, hold in enumerate(self.of.values())
+            for name, taken in hold.places.items()
+            if (column := column_of(name)) is not None
+        ]
+        table = np.array(entries, dtype=np.int64).reshape(-1, 5).T
+        counts_on = {key: range(hold.departures.stop) for key, hold in self.of.items()}
+        return Promises(counts_on, Entries(table[1], table[2:], table[0]), books.holdings.leaving_on_nodes())
+
+    def promised_watts(self, books: Books) -> Promises:
+        """What is held below each power domain, against what those who leave have there."""
+        counts_on = {key: hold.departures for key, hold in self.of.items()}
+        held = books.hall.power.entries(enumerate(hold.node_watts for hold in self.of.values()))
+        return Promises(counts_on, held, books.holdings.leaving_below_domains())
+
     def add(self, books: Books, hold: Hold) -> None:
         """Hold room and quota for a gang, and nothing else any more."""
         self.drop(books, hold.gang.key)
@@ -120,6 +145,7 @@ class Holds:
     def _charge(self, books: Books, hold: Hold, sign: int) -> None:
         queue = hold.gang.queue
         books.tree.charge(queue, hold.charges, sign)
+        books.hall.power.hold(hold.node_watts, sign)
         charged = self._charged.setdefault(queue, {})
         for resource, amount in hold.charges.items():
             charged[resource] = charged.get(resource, 0) + sign * amount
@@ -141,6 +167,16 @@ class Holds:
         self.made_way_for.pop(key, None)
         self.move_plans.pop(key, None)
         return self.drop(books, key)
+
+
+def watts_by_node(books: Books, columns: IntArray, workers: IntArray, worker_watts: int) -> dict[str, int]:
+    """Watts that are held on each node, by name."""
+    if not worker_watts or books.hall.fed_by() is None:
+        return {}
+    return {
+        books.hall.nodes.name(column): number * worker_watts
+        for column, number in zip(columns.tolist(), workers.tolist(), strict=True)
+    }
 
 
 def by_node(books: Books, columns: IntArray, amounts: IntArray) -> dict[str, tuple[int, int, int]]:

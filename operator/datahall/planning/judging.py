@@ -18,6 +18,7 @@ from datahall.planning.packing.demand import PodClass
 from datahall.planning.packing.hall_cost import MOST_WATTS
 from datahall.planning.placing import NoPlace, Placing, holds, place
 from datahall.planning.power_messages import no_watts
+from datahall.planning.promises import Promises
 from datahall.planning.shape import Shape
 from datahall.planning.state import GPU, BoolArray, IntArray
 from datahall.planning.topology import Domain
@@ -45,6 +46,7 @@ class Judge:
         self._books = books
         self._hall = books.hall
         self._now = now_seconds
+        self._holds = holds
         self._held_back = holds.back(books)
         nodes = self._hall.nodes
         attainable.renew()
@@ -53,6 +55,8 @@ class Judge:
         self._slots: dict[tuple[Shape, str, str], tuple[IntArray, IntArray, int]] = {}
         self.quota = WithinQuota(books, holds, units)
         self._coming: IntArray | None = None
+        self._promised_room: Promises | None = None
+        self._promised_watts: Promises | None = None
         self.free: IntArray = nodes.free() - self._held_back
         self.pieces: IntArray = nodes.pieces
         self._busy: BoolArray = (nodes.pods[GPU] + nodes.gangs[GPU] + self._held_back[GPU]) > 0
@@ -66,18 +70,25 @@ class Judge:
             if column is not None:
                 self._held_back[:, column] += np.multiply(taken, sign)
                 columns.append(column)
+        for promises in (self._promised_room, self._promised_watts):
+            if promises is not None:
+                promises.count(hold.gang.key, sign)
         if sign < 0:
             self._failed.clear()
         self.started(np.array(columns, dtype=np.int64))
 
     def among_those_held_for(self, begins: bool) -> None:
-        """Judge gangs that room is held for, from now on or no longer: those who leave count as gone for the others.
+        """Judge gangs that room is held for, from now on or no longer: what will come for the others is not held back.
 
         On a node where five end for five, the first whose room is there starts; the other four are sure of what comes
-        yet. Nobody else may count on that: it would make those wait for whom room was made.
+        yet (`promises`). Nobody else may count on that: it would make those wait for whom room was made.
         """
-        nodes = self._hall.nodes
-        self._coming = self._books.holdings.coming(nodes.columns) if begins else None
+        nodes, books, holds = self._hall.nodes, self._books, self._holds
+        self._coming = books.holdings.coming(nodes.columns) if begins else None
+        self._promised_room = holds.promised_room(books) if begins else None
+        fed = begins and self._hall.fed_by() is not None
+        self._promised_watts = holds.promised_watts(books) if fed else None
+        self._hall.power.count_held(self._promised_watts)
         self._failed.clear()
         self.started(np.arange(nodes.columns))
 
@@ -92,8 +103,8 @@ class Judge:
         held_back = self._held_back[:, columns]
         self.free, self._busy = self.free.copy(), self._busy.copy()
         self._busy[columns] = (used[GPU] + held_back[GPU]) > 0
-        if self._coming is not None:
-            held_back = np.maximum(held_back - self._coming[:, columns], 0)
+        if self._promised_room is not None:
+            held_back = self._promised_room.lacking(nodes.columns)[:, columns]
         self.free[:, columns] = nodes.total[:, columns] - used - held_back
         self.pieces = nodes.pieces
 
@@ -339,16 +350,20 @@ class Judge:
         apart[crowded] = 0
         return apart if apart.any() else fits
 
-    def within_power(self, shape: Shape, model: str, fits: IntArray) -> IntArray:
-        """Fewer slots, such that workers on all of them stay within every power budget as it is now, [column]."""
+    def within_power(
+        self, shape: Shape, model: str, fits: IntArray, *, released: IntArray | None = None
+    ) -> IntArray:
+        """Fewer slots, such that workers on all of them stay within every power budget, [column].
+
+        As budgets are now, or once others have given back so many watts, [domain].
+        """
         if self._hall.fed_by() is None:
             return fits
         group_of = None
         if shape.required and shape.level is not None and shape.level is not Level.HALL:
             group_of = self._hall.topology.numbers(shape.level, len(fits))
-        return limited_by_power(
-            self._hall, shape, fits, self.quota.worker_watts(shape, model), group_of=group_of
-        )
+        watts = self.quota.worker_watts(shape, model)
+        return limited_by_power(self._hall, shape, fits, watts, group_of=group_of, released=released)
 
     def _fits_free(self, shape: Shape, model: str, columns: BoolArray) -> bool:
         fits = slots(self.free, shape, columns, pieces=self.pieces)

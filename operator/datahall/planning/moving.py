@@ -18,8 +18,8 @@ import numpy as np
 from datahall.planning import messages
 from datahall.planning.books import Books
 from datahall.planning.fitting import slots
-from datahall.planning.holdings import Held
-from datahall.planning.holds import Hold, Holds, by_node
+from datahall.planning.held import Held, sum_watts
+from datahall.planning.holds import Hold, Holds, by_node, watts_by_node
 from datahall.planning.judging import Judge
 from datahall.planning.move_plans import Move, MovePlan
 from datahall.planning.placing import Placing, place
@@ -152,36 +152,51 @@ class Mover:
                 return None
             if len(answer.victims) > MOVES_PER_HOUR:
                 return None
-            places, homeless = self._elsewhere(answer)
+            places, homeless = self._elsewhere(wants, answer)
             if homeless is None:
                 return answer, places
             allowed[number[homeless]] = False
         return None
 
-    def _elsewhere(self, answer: Plan) -> tuple[dict[str, Placing], str | None]:
+    def _elsewhere(self, wants: Preemptor, answer: Plan) -> tuple[dict[str, Placing], str | None]:
         """Other places for those who would move, largest first; or the first who finds none."""
-        books = self._books
+        books, power = self._books, self._books.hall.power
         victims = [held for key in answer.victims if (held := books.holdings.get(key)) is not None]
         free: IntArray = self._judge.free.copy()
         for held in victims:
             free[:, held.columns] += held.amounts
         free[:, answer.columns] -= answer.amounts
         places: dict[str, Placing] = {}
-        for held in sorted(victims, key=lambda held: (-held.gpus, held.gang.key)):
-            found = self._place(held, free)
-            if found is None:
-                return {}, held.gang.key
-            places[held.gang.key] = found
-            free[:, found.columns] -= Shape.of(held.gang).array[:, None] * found.workers
+        released = power.below(sum_watts(victims))
+        taken = [watts_by_node(books, answer.columns, answer.workers, wants.watts)]
+        power.hold(taken[0])
+        try:
+            for held in sorted(victims, key=lambda held: (-held.gpus, held.gang.key)):
+                found = self._place(held, free, released)
+                if found is None:
+                    return {}, held.gang.key
+                places[held.gang.key] = found
+                free[:, found.columns] -= Shape.of(held.gang).array[:, None] * found.workers
+                taken.append(self._watts(held, found))
+                power.hold(taken[-1])
+        finally:
+            for watts in taken:
+                power.hold(watts, -1)
         return places, None
 
-    def _place(self, held: Held, free: IntArray) -> Placing | None:
+    def _watts(self, held: Held, to: Placing) -> dict[str, int]:
+        """Watts that a gang takes on each node elsewhere."""
+        each = self._judge.quota.worker_watts(Shape.of(held.gang), held.placements[0].gpu_model)
+        return watts_by_node(self._books, to.columns, to.workers, each)
+
+    def _place(self, held: Held, free: IntArray, released: IntArray) -> Placing | None:
         """Where a gang would go that has as many workers as now and stays on its GPU model; None for nowhere."""
         workers = len(held.placements)
         shape = Shape.of(held.gang)._replace(least=workers, workers=workers)
         model = held.placements[0].gpu_model
         fits = slots(free, shape, self._judge.columns(shape, model, held.gang.queue))
-        found = place(self._books.hall.topology, self._judge.within_power(shape, model, fits), shape.demand())
+        fits = self._judge.within_power(shape, model, fits, released=released)
+        found = place(self._books.hall.topology, fits, shape.demand())
         return found if isinstance(found, Placing) else None
 
     def _decide(
@@ -190,6 +205,7 @@ class Mover:
         books, shape = self._books, kind.shape
         nodes = books.hall.nodes
         need = messages.demand(shape)
+        departures = books.holdings.next_departures(len(answer.victims))
         names = []
         others: list[Hold] = []
         evicts: list[Evict] = []
@@ -206,8 +222,10 @@ class Mover:
                     held.gang,
                     held.placements[0].gpu_model,
                     by_node(books, places[key].columns, each[:, None] * places[key].workers),
+                    self._watts(held, places[key]),
                     dict(held.charges),
                     frozenset(answer.victims),
+                    departures,
                     None,
                     text,
                     returns=True,
@@ -221,12 +239,16 @@ class Mover:
             gang,
             model,
             by_node(books, answer.columns, answer.amounts),
+            watts_by_node(
+                books, answer.columns, answer.workers, self._judge.quota.worker_watts(shape, model)
+            ),
             {
                 r: unit * shape.least
                 for r, unit in self._judge.quota.units(kind, model).items()
                 if r != "joules_per_day"
             },
             frozenset((*answer.victims, *answer.waits_for)),
+            departures,
             domain,
             messages.moving_for(need, names, len(answer.columns)),
         )

@@ -63,4 +63,4 @@ def _richest(fits: IntArray, room: IntArray, workers: int) -> IntArray:
 
 
 def _lack(refused: Refused) -> int:
-    return refused.asked_watts + refused.reserved_watts - refused.limit_watts
+    return refused.asked_watts + refused.reserved_watts + refused.held_watts - refused.limit_watts

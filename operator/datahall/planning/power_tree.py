@@ -8,6 +8,9 @@ enough has been released. What is not known limits too: a domain whose parent do
 domain that is not there, a node that two domains claim all have no headroom, with a text that says what to mend,
 because the feed behind them may be full. A node that no domain claims has no limit.
 
+Watts can be held for a gang that starts once others have ended: nobody else gets them, and they count beside what those
+others still reserve.
+
 Only what gangs reserve counts: what nodes draw beside their GPUs, and what foreign pods draw, is for the budget or its
 margin to leave.
 
@@ -25,6 +28,7 @@ from datahall.planning.packing.demand import Floats
 from datahall.planning.packing.states import CPU, FREE, KIND, WHOLE, Rows
 from datahall.planning.packing.watts import WattModel
 from datahall.planning.power_shape import Claim, PowerDomainSpec, PowerShape, power_shape
+from datahall.planning.promises import Entries, Promises
 from datahall.planning.state import IntArray
 
 UNLIMITED_WATTS = 1 << 50
@@ -41,6 +45,7 @@ class Refused:
         limit_watts: What of it may be reserved; less than the budget by its margin.
         reserved_watts: What is reserved below it.
         asked_watts: What is asked for below it.
+        held_watts: What is held below it for others, that start soon.
         problem: What is wrong with the tree there; "" if it is only full.
     """
 
@@ -49,6 +54,7 @@ class Refused:
     limit_watts: int
     reserved_watts: int
     asked_watts: int
+    held_watts: int = 0
     problem: str = ""
 
 
@@ -82,8 +88,11 @@ class PowerTree:
         self._specs: dict[str, PowerDomainSpec] = {}
         self._claims: dict[str, Claim] = {}
         self._reserved: dict[str, int] = {}
+        self._held: dict[str, int] = {}
+        self._promises: Promises | None = None
         self._compiled: PowerShape | None = None
         self._below: IntArray = np.zeros(0, dtype=np.int64)
+        self._held_below: IntArray = np.zeros(0, dtype=np.int64)
         self._nodes_below: IntArray = np.zeros(0, dtype=np.int64)
         self.version = 0
         """Grows when `places` that were given no longer hold."""
@@ -136,7 +145,51 @@ class PowerTree:
             raise ValueError(f"node {node}: {watts} watts cannot be released of {reserved} reserved")
         self._change(node, -watts)
 
+    def hold(self, node_watts: Mapping[str, int], sign: int = 1) -> None:
+        """Keep watts on nodes, known or not, from everyone; give them back with -1. Nothing is checked."""
+        for node, watts in node_watts.items():
+            held = self._held.get(node, 0) + sign * watts
+            if held < 0:
+                raise ValueError(
+                    f"node {node}: {watts} watts cannot be given back of {held - sign * watts} held"
+                )
+            if held:
+                self._held[node] = held
+            else:
+                self._held.pop(node, None)
+        if self._compiled is not None and node_watts:
+            self._held_below += sign * self._sum_up(self._compiled, node_watts)
+
+    def count_held(self, promises: Promises | None) -> None:
+        """Count of what is held only what is lacking beside what leaving gangs give back, by domain; all, with None.
+
+        That is for gangs that watts are held for. Where two end for two, the first starts when one has gone, though
+        watts are held for the second: it gets those of the other. It ends when the shape of the tree changes.
+        """
+        self._promises = promises
+
     # ---- questions
+
+    def below(self, node_watts: Mapping[str, int]) -> IntArray:
+        """What so many watts on nodes come to below each domain, [domain]; it holds until `version` changes."""
+        return self._sum_up(self._shape(), node_watts)
+
+    def entries(self, gangs: Iterable[tuple[int, Mapping[str, int]]]) -> Entries:
+        """Watts of gangs on nodes, in each of the domains above them; domains hold until `version` changes.
+
+        Args:
+            gangs: Their numbers, and the watts of each on its nodes.
+        """
+        shape, claims = self._shape(), self._claims
+        found = [
+            (domain, watts, gang)
+            for gang, node_watts in gangs
+            for node, watts in node_watts.items()
+            if node in claims
+            for domain in shape.path_without_repeats[shape.feeding[claims[node]]]
+        ]
+        domains, amounts, numbers = np.array(found, dtype=np.int64).reshape(-1, 3).T
+        return Entries(domains, amounts[None, :], numbers)
 
     def reserved_watts(self, domain: str) -> int:
         """What is reserved on all nodes below a domain, known or not."""
@@ -218,6 +271,7 @@ class PowerTree:
             limit_watts=int(shape.limit[worst]),
             reserved_watts=int(self._below[worst]),
             asked_watts=int(asked[worst]),
+            held_watts=int(self._held_for_others()[worst]),
             problem=shape.problem[worst],
         )
 
@@ -229,6 +283,7 @@ class PowerTree:
         *,
         order: IntArray | None = None,
         group_of: IntArray | None = None,
+        released: IntArray | None = None,
     ) -> IntArray:
         """Fewer slots, such that workers on all of them stay within every budget, [node].
 
@@ -241,13 +296,15 @@ class PowerTree:
             order: Nodes that come first, as ranks, [node]; without it, as they stand.
             group_of: If all workers go into one group, such as a rack: the group of each node, [node]. Each group is
                 then limited as if it were alone, and only one may be used.
+            released: What others would have given back by then, [domain]; see `below`.
         """
         shape = self._shape()
         if watts_per_worker <= 0 or not shape.names:
             return slots.copy()
         ranks = np.arange(len(slots)) if order is None else order
         groups = np.zeros(len(slots), dtype=np.int64) if group_of is None else group_of
-        workers_left = np.maximum(self._headroom(shape), 0) // watts_per_worker
+        headroom = self._headroom(shape) if released is None else self._headroom(shape) + released
+        workers_left = np.maximum(headroom, 0) // watts_per_worker
         limited = slots.copy()
         depth = np.where(places >= 0, shape.depth[places], -1)
         for level in range(int(shape.depth.max()), -1, -1):
@@ -269,6 +326,7 @@ class PowerTree:
 
     def _forget_shape(self) -> None:
         self._compiled = None
+        self._promises = None
         self.version += 1
 
     def _change(self, node: str, watts: int) -> None:
@@ -284,8 +342,15 @@ class PowerTree:
 
     def _headroom(self, shape: PowerShape) -> IntArray:
         """What each domain has left by its own limit, [domain]; at most 0 for one with a problem."""
-        headroom: IntArray = shape.limit - self._below
+        headroom: IntArray = shape.limit - self._below - self._held_for_others()
         return headroom
+
+    def _held_for_others(self) -> IntArray:
+        """What is held below each domain for others than the one who asks, [domain]."""
+        if self._promises is None:
+            return self._held_below
+        lacking: IntArray = self._promises.lacking(len(self._held_below))[0]
+        return lacking
 
     def _shared(self, shape: PowerShape, domain: str) -> dict[str, tuple[str, ...]]:
         """Nodes that a domain claims and does not have for itself, with the names of the others that claim them."""
@@ -301,12 +366,19 @@ class PowerTree:
     def _shape(self) -> PowerShape:
         if self._compiled is None:
             shape = self._compiled = power_shape(self._specs, self._claims.values())
-            own, nodes = np.zeros((2, len(shape.names)), dtype=np.int64)
-            for node, claim in self._claims.items():
-                nodes[shape.feeding[claim]] += 1
-                own[shape.feeding[claim]] += self._reserved.get(node, 0)
-            self._below, self._nodes_below = shape.sum_up(own), shape.sum_up(nodes)
+            self._below = self._sum_up(shape, self._reserved)
+            self._held_below = self._sum_up(shape, self._held)
+            self._nodes_below = self._sum_up(shape, dict.fromkeys(self._claims, 1))
         return self._compiled
+
+    def _sum_up(self, shape: PowerShape, of_nodes: Mapping[str, int]) -> IntArray:
+        """The sum over all nodes below each domain, [domain]."""
+        own = np.zeros(len(shape.names), dtype=np.int64)
+        for node, amount in of_nodes.items():
+            claim = self._claims.get(node)
+            if claim is not None:
+                own[shape.feeding[claim]] += amount
+        return shape.sum_up(own)
 
 
 def added_watts(
@@ -330,11 +402,13 @@ def refused_text(refused: Refused) -> str:
     """Why there are not enough watts, for people."""
     if refused.problem:
         return f"needs {refused.asked_watts} W; {refused.problem}"
-    left = refused.limit_watts - refused.reserved_watts
+    left = refused.limit_watts - refused.reserved_watts - refused.held_watts
     margin = refused.budget_watts - refused.limit_watts
     kept = f", {margin} W kept as margin" if margin else ""
+    kept += f", {refused.held_watts} W held for others" if refused.held_watts else ""
     short = f", {refused.asked_watts - left} W too few"
-    over = f"is {-left} W above its limit" if left < 0 else f"has {left} W left"
+    above = refused.reserved_watts - refused.limit_watts
+    over = f"is {above} W above its limit" if above > 0 else f"has {max(left, 0)} W left"
     return (
         f"needs {refused.asked_watts} W under power domain {refused.domain}, which {over}{short} "
         f"({refused.reserved_watts} of {refused.budget_watts} W reserved{kept})"

@@ -20,7 +20,7 @@ from datahall.planning.books import Books
 from datahall.planning.candidates import Candidates
 from datahall.planning.fitting import limited_by_power
 from datahall.planning.holdings import Held
-from datahall.planning.holds import Hold, Holds, by_node
+from datahall.planning.holds import Hold, Holds, by_node, watts_by_node
 from datahall.planning.judging import Judge
 from datahall.planning.moving import Mover
 from datahall.planning.preemption import (
@@ -42,6 +42,7 @@ from datahall.planning.types import Evict, EvictCause, GangRequest, Level, WaitR
 from datahall.planning.verdicts import Refusal
 from datahall.planning.victims import Budget
 from datahall.planning.waiting import KindKey
+from datahall.planning.watts_preemption import WattsTrial
 
 PLANS_PER_CYCLE = 8
 """How many plans one cycle makes at most for the first of a kind: decisions on others must not wait for them."""
@@ -165,11 +166,45 @@ class RoomMaker:
                 budget=budget,
             )
             self._entries_left -= BUDGET_ENTRIES - budget.left + len(candidates.gang)
+            if preemptor.most_workers is not None:
+                answer = self._with_watts(answer, least, preemptor, allowed, pools)
             if isinstance(answer, Hopeless):
                 hopeless = hopeless_text(answer, shape, resources)
             elif self._starts(kind.queue, amounts, answer):
                 return self._hold(gang, shape, model, amounts, answer)
         return hopeless
+
+    def _with_watts(
+        self, answer: Plan | Hopeless, least: Shape, preemptor: Preemptor, allowed: BoolArray, pools: Pools
+    ) -> Plan | Hopeless:
+        """Whom to end if what they give back to power domains counts, too, where these lack watts.
+
+        Args:
+            answer: The answer without that.
+            least: The gang, with only the workers that it cannot do without.
+            preemptor: The same for `preemption`.
+            allowed: Who may be ended, [gang].
+            pools: What quota lacks.
+        """
+        if isinstance(answer, Plan) and not answer.victims:
+            return answer
+        books, candidates = self._books, self._all()
+        held = [books.holdings.get(key) for key in candidates.keys]
+        trial = WattsTrial(
+            books.hall,
+            least,
+            preemptor,
+            candidates,
+            self._judge.free + self._coming,
+            [each.node_watts if each is not None else {} for each in held],
+            books.holdings.leaving_watts(),
+            pools,
+        )
+        found = trial.trim(answer) if isinstance(answer, Plan) else trial.plan(allowed)
+        self._entries_left -= trial.trials * len(candidates.gang)
+        if isinstance(answer, Hopeless) and trial.at_most is not None:
+            return replace(answer, fitting_at_most=max(answer.fitting_at_most, trial.at_most))
+        return answer if found is None else found
 
     # ---- who may be ended
 
@@ -287,12 +322,15 @@ class RoomMaker:
         domain_of = None
         if shape.required and shape.level is not None and shape.level is not Level.HALL:
             domain_of = hall.topology.numbers(shape.level, len(columns))
-        most = None
-        if hall.fed_by() is not None:
+        most, watts, fed_by = None, 0, hall.fed_by()
+        if fed_by is not None:
             everywhere = np.where(columns, shape.workers, 0).astype(np.int64)
             watts = judge.quota.worker_watts(shape, model)
-            most = limited_by_power(hall, shape, everywhere, watts, group_of=domain_of)
-        return Preemptor(shape.least, shape.array, columns, domain_of, most)
+            limited = limited_by_power(hall, shape, everywhere, watts, group_of=domain_of)
+            # Nodes that could each power all workers can so in any combination, too.
+            limited = np.where(hall.power.room(fed_by) >= shape.workers * watts, everywhere, limited)
+            most = None if (limited == everywhere).all() else limited
+        return Preemptor(shape.least, shape.array, columns, domain_of, most, watts)
 
     def _starts(self, queue: str, amounts: dict[str, int], answer: Plan) -> bool:
         """Whether quota lets the gang start once the victims are gone: tried, not reckoned."""
@@ -325,12 +363,17 @@ class RoomMaker:
         names = [self._name(key) for key in answer.victims]
         need = messages.demand(shape)
         spent = {JOULES_PER_DAY}
+        departures = books.holdings.next_departures(len(answer.victims))
         hold = Hold(
             gang,
             model,
             by_node(books, answer.columns, answer.amounts),
+            watts_by_node(
+                books, answer.columns, answer.workers, self._judge.quota.worker_watts(shape, model)
+            ),
             {r: a for r, a in amounts.items() if r not in spent},
             frozenset((*answer.victims, *answer.waits_for)),
+            range(departures.stop) if answer.needs_leaving_watts else departures,
             domain,
             messages.making_room(
                 need, names, [self._name(key) for key in answer.waits_for], len(answer.columns)

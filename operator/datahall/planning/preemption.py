@@ -41,6 +41,7 @@ class Preemptor:
         domain_of: If all workers must be in one domain: the domain of each column from 0, [column]; -1 for a column
             in none. To stick to a domain that was chosen before, allow only its columns in `eligible`.
         most_workers: The most workers that a column may take for other reasons, such as watts, [column].
+        watts: What one reserves in the power domains above it.
     """
 
     workers: int
@@ -48,6 +49,7 @@ class Preemptor:
     eligible: BoolArray
     domain_of: IntArray | None = None
     most_workers: IntArray | None = None
+    watts: int = 0
 
     def usable(self) -> BoolArray:
         """Columns that are eligible and in a domain, [column]."""
@@ -109,6 +111,7 @@ class Plan:
         freed: What victims free in all, [resource].
         cost_gpu_seconds: What they lose.
         exact: Whether every choice of victims was compared, so that none is cheaper.
+        needs_leaving_watts: Whether it counts on the watts of all that are leaving already.
     """
 
     victims: tuple[str, ...]
@@ -120,6 +123,7 @@ class Plan:
     freed: IntArray
     cost_gpu_seconds: int
     exact: bool
+    needs_leaving_watts: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from datahall.planning import messages
 from datahall.planning.books import Books
 from datahall.planning.fitting import slots
-from datahall.planning.holdings import Held
-from datahall.planning.holds import Hold, by_node
+from datahall.planning.held import Held, sum_watts
+from datahall.planning.holds import Hold, by_node, watts_by_node
 from datahall.planning.judging import Judge
 from datahall.planning.placing import Placing, place
 from datahall.planning.preemption import Plan
@@ -44,14 +44,26 @@ def returns_of(
     free[:, answer.columns] -= answer.amounts
     found: dict[str, Hold] = {}
     taken = books.holdings.uncharge(held.gang.key for held in victims)
+    released = books.hall.power.below(sum_watts(victims))
     books.tree.charge(preemptor.gang.queue, preemptor.charges, 1)
+    books.hall.power.hold(preemptor.node_watts)
     for held in sorted(elastic, key=lambda held: (-held.gang.priority, held.gang.key)):
-        hold = _return(books, judge, held, free, preemptor.gang)
+        hold = _return(
+            books,
+            judge,
+            held,
+            free=free,
+            released=released,
+            departures=books.holdings.next_departures(len(victims)),
+            preemptor=preemptor.gang,
+        )
         if hold is not None:
             found[held.gang.key] = hold
             books.tree.charge(held.gang.queue, hold.charges, 1)
+            books.hall.power.hold(hold.node_watts)
     for hold in (preemptor, *found.values()):
         books.tree.charge(hold.gang.queue, hold.charges, -1)
+        books.hall.power.hold(hold.node_watts, -1)
     books.holdings.recharge(taken)
     return found
 
@@ -61,7 +73,16 @@ def _can_shrink(held: Held) -> bool:
     return least is not None and least < len(held.placements) and not Shape.of(held.gang).shares
 
 
-def _return(books: Books, judge: Judge, held: Held, free: IntArray, preemptor: GangRequest) -> Hold | None:
+def _return(
+    books: Books,
+    judge: Judge,
+    held: Held,
+    *,
+    free: IntArray,
+    released: IntArray,
+    departures: range,
+    preemptor: GangRequest,
+) -> Hold | None:
     """Room for one gang with as many workers as it had, or fewer; taken from `free`."""
     shape, model = Shape.of(held.gang), held.placements[0].gpu_model
     units = judge.quota.units(KindKey.of(held.gang), model)
@@ -74,7 +95,7 @@ def _return(books: Books, judge: Judge, held: Held, free: IntArray, preemptor: G
         return None
     hall = books.hall
     fits = slots(free, shape, judge.columns(shape, model, held.gang.queue))
-    fits = judge.within_power(shape, model, fits)
+    fits = judge.within_power(shape, model, fits, released=released)
     placing = place(hall.topology, fits, shape.demand(workers))
     if not isinstance(placing, Placing):
         return None
@@ -84,8 +105,10 @@ def _return(books: Books, judge: Judge, held: Held, free: IntArray, preemptor: G
         held.gang,
         model,
         by_node(books, placing.columns, amounts),
+        watts_by_node(books, placing.columns, placing.workers, judge.quota.worker_watts(shape, model)),
         {r: unit * placing.total for r, unit in units.items() if r != JOULES_PER_DAY},
         frozenset((held.gang.key,)),
+        departures,
         None,
         messages.shrunk(preemptor, len(held.placements), placing.total),
         returns=True,

@@ -3,6 +3,8 @@
 Requests have defaults that no case depends on: one worker with one GPU, one core and one GiB, in queue "team-a".
 """
 
+from dataclasses import replace
+
 from datahall.planning import (
     Admit,
     Evict,
@@ -128,3 +130,22 @@ def reasons(decisions):
 def started(planner, key, *, at=0.0, saved=None, ends=None):
     """Tell that a held gang started, saved and will end at some time."""
     planner.progress(key, GangProgress(at, saved, ends))
+
+
+def end_for(planner, wants, newcomers, *, order, at):
+    """Look once: of those who end for a gang now, one goes after the other, while newcomers come.
+
+    It starts when the last has gone, and not before: nobody was ended for nothing.
+    """
+    victims = [d.key for d in planner.cycle(at) if isinstance(d, Evict) and d.preemptor == wants]
+    order.shuffle(victims)
+    started = not victims
+    for i, victim in enumerate(victims):
+        assert not started, "it started before its last victim was gone: too many were ended"
+        for j, newcomer in enumerate(newcomers):
+            planner.submit(replace(newcomer, key=f"new-{i}-{j}"))
+        planner.requeue(victim)
+        decisions = planner.cycle(at + 1.0 + i)
+        assert not any(isinstance(d, Evict) and d.preemptor == wants for d in decisions)
+        started = any(isinstance(d, Admit) and d.key == wants for d in decisions)
+    assert started, "others were ended for it, and it did not start"

@@ -30,6 +30,7 @@ from datahall.planning import (
 )
 from datahall.planning.types import Level
 from tests.unit.planning.facts import Facts, least, shares
+from tests.unit.planning.planners import end_for
 
 HISTORIES = int(os.environ.get("DATAHALL_HISTORIES", "150"))
 
@@ -410,18 +411,4 @@ def test_nobody_ends_for_a_gang_that_does_not_start_then(nodes, queues, running,
         if planner.is_waiting(gang.key) or planner.is_leaving(gang.key):
             planner.withdraw(gang.key)
     planner.submit(replace(wanting, priority=5))
-    # Where it started at once, others may grow: they end for nobody.
-    victims = [d.key for d in planner.cycle(2000.0) if isinstance(d, Evict) and d.preemptor == "wants"]
-    if not victims:
-        return
-    order.shuffle(victims)
-    started = set()
-    for i, victim in enumerate(victims):
-        for j, newcomer in enumerate(newcomers):
-            planner.submit(replace(newcomer, key=f"new-{i}-{j}", priority=1))
-        assert "wants" not in started, "it started before its last victim was gone: too many were ended"
-        planner.requeue(victim)
-        decisions = planner.cycle(2001.0 + i)
-        assert not any(isinstance(d, Evict) and d.preemptor == "wants" for d in decisions)
-        started |= {d.key for d in decisions if isinstance(d, Admit)}
-    assert "wants" in started, "others were ended for it, and it did not start"
+    end_for(planner, "wants", [replace(each, priority=1) for each in newcomers], order=order, at=2000.0)

@@ -127,6 +127,19 @@ class TestMoving:
             WaitReason.QUOTA_TOO_SMALL
         }
 
+    def test_nobody_moves_where_a_power_domain_has_watts_for_the_first_alone(self):
+        def asked(budget):
+            planner = hall(node("a", 4), node("b", 4), node("fed", 4, watts=700, domain="rack"))
+            planner.upsert_power_domain(PowerDomainSpec("rack", None, budget, 0.0))
+            for name in "ab":
+                planner.hold(gang(f"on-{name}"), (Placement(0, name, "H100"),))
+                started(planner, f"on-{name}", at=0.0, saved=9_990.0)
+            planner.submit(gang("whole", 2, 4, avoid=("fed",)))
+            return moves(planner.cycle(10_000.0))
+
+        assert asked(1_300) == {}
+        assert set(asked(1_400)) == {"on-a", "on-b"}
+
     def test_a_rack_is_cleared_for_a_gang_that_requires_one(self):
         nodes = [node(f"r{r}n{i}", rack=f"r{r}", block="b") for r in range(2) for i in range(2)]
         planner = hall(*nodes)

@@ -1,11 +1,12 @@
 """Who ends for whom through the planner: by priority in a queue, by quota between queues; what is held meanwhile."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
-from datahall.planning import Admit, Evict, Level, Limits, Wait, WaitReason
-from tests.unit.planning.planners import decide, gang, hall, node, queue, reasons, started
+from datahall.planning import Admit, Evict, Level, Limits, Placement, Wait, WaitReason
+from tests.unit.planning.planners import decide, end_for, gang, hall, node, queue, reasons, started
 
 
 def full(gangs=2, *, gpus=8, priority=0, **more):
@@ -199,6 +200,17 @@ class TestHeldRoom:
         evicted = {key: each.preemptor for key, each in found.items() if isinstance(each, Evict)}
         assert sorted(evicted) == ["r0", "r1"]
         assert sorted(evicted.values()) == ["h1", "h2"]
+
+    @pytest.mark.parametrize("order", range(6))
+    def test_a_lower_one_does_not_start_on_room_that_was_freed_for_a_higher_one(self, order):
+        """Each is to get half of n. The half that is freed first is the first one's, which waits for other nodes."""
+        planner = hall(node("n"), node("m"), node("k"))
+        for name, on, gpus in (("r0", "n", 4), ("stays", "n", 4), ("r1", "m", 8), ("r2", "k", 8)):
+            planner.hold(gang(name, gpus=gpus), (Placement(0, on, "H100"),))
+            started(planner, name, at=0.0, saved=0.0 if name == "stays" else 99.0)
+        planner.submit(gang("wants", 5, 4, priority=5))
+        end_for(planner, "wants", [gang("newcomer", gpus=4, priority=1)], order=Random(order), at=100.0)
+        assert planner.held("wants")
 
 
 def borrowed(*, a=8, b=8, c=0, nodes=2, borrower_priority=0, gangs=2, **more):

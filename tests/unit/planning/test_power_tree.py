@@ -234,6 +234,7 @@ def test_a_report_has_what_is_left_by_all_above():
         lambda: PowerDomainSpec("x", None, 1, 101.0),
         lambda: hall().reserve("a1", -1),
         lambda: hall().release("a1", 1),
+        lambda: hall().hold({"a1": 1}, -1),
     ],
 )
 def test_nonsense_is_an_error_with_numbers(wrong):
@@ -356,6 +357,7 @@ class History(RuleBasedStateMachine):
         self.specs = {}
         self.claims = {}
         self.reserved = {}
+        self.held = {}
 
     @rule(spec=specs)
     def upsert(self, spec):
@@ -388,6 +390,20 @@ class History(RuleBasedStateMachine):
         self.power.release(node, watts)
         self.reserved[node] -= watts
 
+    @rule(watts=st.dictionaries(st.sampled_from(NODES), st.integers(0, 4_000)))
+    def hold(self, watts):
+        self.power.hold(watts)
+        for node, more in watts.items():
+            self.held[node] = self.held.get(node, 0) + more
+
+    @precondition(lambda self: any(self.held.values()))
+    @rule(data=st.data())
+    def give_back(self, data):
+        node = data.draw(st.sampled_from(sorted(n for n, w in self.held.items() if w)))
+        watts = data.draw(st.integers(0, self.held[node]))
+        self.power.hold({node: watts}, -1)
+        self.held[node] -= watts
+
     @rule(watts=st.lists(st.integers(0, 3_000), min_size=6, max_size=6))
     def admit(self, watts):
         """What is allowed leaves no domain that it touches above its limit; what is refused would."""
@@ -397,7 +413,7 @@ class History(RuleBasedStateMachine):
         for node, more in zip(NODES, watts, strict=True):
             for domain in feeders_of(self.claims.get(node, []), self.specs):
                 asked_below[domain] = asked_below.get(domain, 0) + more
-        lacking = {d: a - own_headroom(self.power, d, self.specs) for d, a in asked_below.items() if a > 0}
+        lacking = {d: a - self.own_headroom(d) for d, a in asked_below.items() if a > 0}
         if refused is None:
             assert all(lack <= 0 for lack in lacking.values())
             for node, more in zip(NODES, watts, strict=True):
@@ -406,7 +422,14 @@ class History(RuleBasedStateMachine):
             assert lacking[refused.domain] == max(lacking.values()) > 0
             assert refused.asked_watts == asked_below[refused.domain]
             assert refused.reserved_watts == self.power.reserved_watts(refused.domain)
+            assert refused.held_watts == self.below(refused.domain, self.held)
             assert bool(refused.problem) == broken(refused.domain, self.specs)
+
+    def below(self, domain, of_nodes):
+        return sum(w for n, w in of_nodes.items() if domain in feeders_of(self.claims.get(n, []), self.specs))
+
+    def own_headroom(self, domain):
+        return own_headroom(self.power, domain, self.specs) - self.below(domain, self.held)
 
     @invariant()
     def is_what_its_facts_make(self):
@@ -415,13 +438,10 @@ class History(RuleBasedStateMachine):
             fresh.reserve(node, watts)
         for spec in self.specs.values():
             fresh.upsert(spec)
+        fresh.hold(self.held)
         assert self.power.problems() == fresh.problems()
         for domain in [*DOMAINS, "gone"]:
-            below = sum(
-                w
-                for n, w in self.reserved.items()
-                if domain in feeders_of(self.claims.get(n, []), self.specs)
-            )
+            below = self.below(domain, self.reserved)
             claimed = dict(enumerate(itertools.chain(*self.claims.values())))
             known = domain in path_domains(self.specs, claimed)
             assert (
@@ -430,7 +450,7 @@ class History(RuleBasedStateMachine):
             assert self.power.headroom_watts(domain) == fresh.headroom_watts(domain)
             if known:
                 path = path_of(domain, self.specs)
-                least = min(own_headroom(self.power, d, self.specs) for d in path)
+                least = min(self.own_headroom(d) for d in path)
                 assert self.power.headroom_watts(domain) == least
         mine, other = self.power.room(self.power.places(NODES)), fresh.room(fresh.places(NODES))
         assert mine.tolist() == other.tolist()
