@@ -17,7 +17,7 @@ from datahall.planning.hall import Hall
 from datahall.planning.held import GPU_FAMILY, Held, sum_watts
 from datahall.planning.held_arrays import HeldArrays
 from datahall.planning.packing.demand import Floats
-from datahall.planning.promises import Entries
+from datahall.planning.promises import Entries, add_up
 from datahall.planning.queues.spec import WATTS
 from datahall.planning.queues.tree import QueueTree
 from datahall.planning.state import BoolArray, Holder, IntArray
@@ -144,8 +144,7 @@ class Holdings:
         """What those who are leaving hold, [resource, column]; of a GPU that several share nothing."""
         leaving = self.leaving_on_nodes()
         found = np.zeros((3, columns), dtype=np.int64)
-        for row, amounts in zip(found, leaving.amounts, strict=True):
-            np.add.at(row, leaving.slots, amounts)
+        add_up(found, leaving.slots, leaving.amounts)
         return found
 
     def leaving_on_nodes(self) -> Entries:

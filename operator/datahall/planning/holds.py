@@ -13,7 +13,7 @@ import numpy as np
 
 from datahall.planning.books import Books
 from datahall.planning.move_plans import MovePlan
-from datahall.planning.promises import Entries, Promises
+from datahall.planning.promises import Entries, Promises, add_up
 from datahall.planning.shape import Shape
 from datahall.planning.state import IntArray
 from datahall.planning.topology import Domain
@@ -82,27 +82,15 @@ class Holds:
 
     def back(self, books: Books) -> IntArray:
         """What is held back from everyone else, [resource, column]."""
-        nodes = books.hall.nodes
-        amounts = np.zeros((3, nodes.columns), dtype=np.int64)
-        for hold in self.of.values():
-            for name, taken in hold.places.items():
-                column = nodes.column(name)
-                if column is not None:
-                    amounts[:, column] += taken
+        amounts = np.zeros((3, books.hall.nodes.columns), dtype=np.int64)
+        held = self._on_nodes(books)
+        add_up(amounts, held.slots, held.amounts)
         return amounts
 
     def promised_room(self, books: Books) -> Promises:
         """What is held on each column, against what those who leave have there."""
-        column_of = books.hall.nodes.column
-        entries = [
-            (number, column, *taken)
-            for number, hold in enumerate(self.of.values())
-            for name, taken in hold.places.items()
-            if (column := column_of(name)) is not None
-        ]
-        table = np.array(entries, dtype=np.int64).reshape(-1, 5).T
         counts_on = {key: range(hold.departures.stop) for key, hold in self.of.items()}
-        return Promises(counts_on, Entries(table[1], table[2:], table[0]), books.holdings.leaving_on_nodes())
+        return Promises(counts_on, self._on_nodes(books), books.holdings.leaving_on_nodes())
 
     def promised_watts(self, books: Books) -> Promises:
         """What is held below each power domain, against what those who leave have there."""
@@ -141,6 +129,18 @@ class Holds:
             entry = books.tree.entry(queue, resource)
             amounts[entry] = amounts.get(entry, 0) + amount
         return amounts
+
+    def _on_nodes(self, books: Books) -> Entries:
+        """What is held on each column, by place in `of`."""
+        column_of = books.hall.nodes.column
+        entries = [
+            (number, column, *taken)
+            for number, hold in enumerate(self.of.values())
+            for name, taken in hold.places.items()
+            if (column := column_of(name)) is not None
+        ]
+        table = np.array(entries, dtype=np.int64).reshape(-1, 5).T
+        return Entries(table[1], table[2:], table[0])
 
     def _charge(self, books: Books, hold: Hold, sign: int) -> None:
         queue = hold.gang.queue

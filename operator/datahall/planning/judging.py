@@ -104,7 +104,7 @@ class Judge:
         self.free, self._busy = self.free.copy(), self._busy.copy()
         self._busy[columns] = (used[GPU] + held_back[GPU]) > 0
         if self._promised_room is not None:
-            held_back = self._promised_room.lacking(nodes.columns)[:, columns]
+            held_back = self._promised_room.lacking(columns)
         self.free[:, columns] = nodes.total[:, columns] - used - held_back
         self.pieces = nodes.pieces
 

@@ -349,7 +349,7 @@ class PowerTree:
         """What is held below each domain for others than the one who asks, [domain]."""
         if self._promises is None:
             return self._held_below
-        lacking: IntArray = self._promises.lacking(len(self._held_below))[0]
+        lacking: IntArray = self._promises.lacking(np.arange(len(self._held_below)))[0]
         return lacking
 
     def _shared(self, shape: PowerShape, domain: str) -> dict[str, tuple[str, ...]]:

@@ -52,56 +52,64 @@ class Promises:
             held: What is held, by the places of gangs in `counts_on`, ascending.
             leaving: What those who leave have, by their departures; slots where nothing is held do not matter.
         """
-        edges = {0, *(edge for each in counts_on.values() for edge in (each.start, each.stop))}
+        starts, stops = np.array([(each.start, each.stop) for each in counts_on.values()]).reshape(-1, 2).T
         # Departures are in spans 1, 2, ...: span 0 stays empty, and is of those who count on nobody.
-        begins, spans = np.array(sorted(edges), dtype=np.int64), len(edges) + 1
-        last = np.array([each[-1] if each else -1 for each in counts_on.values()], dtype=np.int64)
-        span_of_hold = begins.searchsorted(last, "right")
+        begins = np.unique(np.concatenate([[0], starts, stops]).astype(np.int64))
+        spans = len(begins) + 1
+        span_of_hold = begins.searchsorted(np.where(starts < stops, stops - 1, -1), "right")
         matters = np.isin(leaving.slots, held.slots)
         comes = leaving.slots[matters] * spans + begins.searchsorted(leaving.gangs[matters], "right")
         goes = held.slots * spans + span_of_hold[held.gangs]
         found, steps = np.unique(np.concatenate([comes, goes]), return_inverse=True)
         slot_of = found // spans
-        # In each slot one span after the other, [step]: where each slot begins, how many steps it has, which it is.
+        # A step is a span in a slot; those of a slot follow each other. By slot: its first step, and how many it has.
         self._first = np.flatnonzero(np.diff(slot_of, prepend=-1))
         self._steps = np.diff(self._first, append=len(found))
-        self._slots: IntArray = slot_of[self._first]
-        # What comes, and what is held of it alone and of what is carried on, [resource, step].
+        # The last is no slot: it is found for those that are not there.
+        self._slots: IntArray = np.append(slot_of[self._first], -1)
+        # What comes, what is held of that alone, and what is held of all that is carried on, [resource, step].
         self._given, self._alone, self._carried = np.zeros((3, len(held.amounts), len(found)), dtype=np.int64)
-        _add(self._given, steps[: len(comes)], leaving.amounts[:, matters])
+        add_up(self._given, steps[: len(comes)], leaving.amounts[:, matters])
         self._held, self._step = held.amounts, steps[len(comes) :]
-        edge_of = np.searchsorted(held.gangs, np.arange(len(counts_on) + 1)).tolist()
-        self._of = {
-            key: (self._alone if each.start else self._carried, slice(begin, end))
-            for (key, each), begin, end in zip(counts_on.items(), edge_of, edge_of[1:], strict=False)
-        }
-        for key in counts_on:
-            self.count(key, 1)
+        self._number = dict(zip(counts_on, range(len(counts_on)), strict=True))
+        self._on_all = starts == 0
+        self._edges = np.searchsorted(held.gangs, np.arange(len(counts_on) + 1))
+        for amounts, of in ((self._alone, ~self._on_all), (self._carried, self._on_all)):
+            entries = of[held.gangs]
+            add_up(amounts, self._step[entries], self._held[:, entries])
 
     def count(self, key: str, sign: int) -> None:
         """Count what is held for a gang again; or with -1 leave it out, as it is judged now, or has started."""
-        amounts, entries = self._of[key]
-        _add(amounts, self._step[entries], sign * self._held[:, entries])
+        number = self._number[key]
+        amounts = self._carried if self._on_all[number] else self._alone
+        entries = slice(self._edges[number], self._edges[number + 1])
+        add_up(amounts, self._step[entries], sign * self._held[:, entries])
 
-    def lacking(self, slots: int) -> IntArray:
+    def lacking(self, slots: IntArray) -> IntArray:
         """What is held and does not come from those it counts on, so that others must leave it, [resource, slot].
 
         Args:
-            slots: How many slots there are.
+            slots: The slots that are looked at, [slot].
         """
-        lacks = self._alone - self._given
-        rest = np.minimum(lacks, 0) + self._carried
+        found = np.zeros((len(self._held), len(slots)), dtype=np.int64)
+        place = self._slots[:-1].searchsorted(slots)
+        known = np.flatnonzero(self._slots[place] == slots)
+        if len(known) == 0:
+            return found
+        first, steps = self._first[place[known]], self._steps[place[known]]
+        begin = steps.cumsum() - steps
+        at = np.repeat(first - begin, steps) + np.arange(steps.sum())
+        lacks = self._alone[:, at] - self._given[:, at]
+        # What lacks up to each step, less all that was left over until then: the worst of it is what lacks in the end.
+        rest = np.minimum(lacks, 0) + self._carried[:, at]
         carried = rest.cumsum(axis=1)
-        before = (carried - rest)[:, self._first]
-        carried -= np.repeat(before, self._steps, axis=1)
-        lacking = np.zeros((len(lacks), slots), dtype=np.int64)
-        if len(self._slots):
-            lacking[:, self._slots] = np.add.reduceat(np.maximum(lacks, 0), self._first, axis=1)
-            lacking[:, self._slots] += np.maximum(np.maximum.reduceat(carried, self._first, axis=1), 0)
-        return lacking
+        carried -= np.repeat((carried - rest)[:, begin], steps, axis=1)
+        found[:, known] = np.add.reduceat(np.maximum(lacks, 0), begin, axis=1)
+        found[:, known] += np.maximum(np.maximum.reduceat(carried, begin, axis=1), 0)
+        return found
 
 
-def _add(amounts: IntArray, at: IntArray, more: IntArray) -> None:
+def add_up(amounts: IntArray, at: IntArray, more: IntArray) -> None:
     """Add to some places of each row, to some more than once."""
     for row, of_row in zip(amounts, more, strict=True):
         np.add.at(row, at, of_row)
