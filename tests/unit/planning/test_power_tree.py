@@ -18,6 +18,7 @@ from datahall.planning.power_tree import (
     added_watts,
     refused_text,
 )
+from datahall.planning.promises import Promises
 
 NODES = [f"n{i}" for i in range(6)]
 DOMAINS = ["site", "row", "rack-a", "rack-b"]
@@ -211,6 +212,20 @@ def test_nothing_starts_on_a_node_that_two_domains_claim_and_both_count_it():
     assert [power.reserved_watts(d) for d in ("site", "rack-a", "rack-b")] == [2_000, 2_000, 2_000]
     power.release("a1", 2_000)
     assert [power.reserved_watts(d) for d in ("site", "rack-a", "rack-b")] == [0, 0, 0]
+
+
+def test_of_what_is_held_only_what_lacks_may_count_until_the_tree_changes():
+    power = hall()
+    power.reserve("a2", 1_500)
+    power.hold({"a1": 2_000})
+    held, leaving = power.entries([(0, {"a1": 2_000})]), power.entries([(0, {"a2": 1_500})])
+    power.count_held(Promises({"gang": range(1)}, held, leaving))
+    assert [power.headroom_watts(d) for d in ("site", "rack-a", "rack-b")] == [8_000, 4_000, 6_000]
+    power.upsert(PowerDomainSpec("rack-b", "site", 5_000))
+    assert [power.headroom_watts(d) for d in ("site", "rack-a", "rack-b")] == [6_500, 2_500, 5_000]
+    power.count_held(Promises({"gang": range(1)}, held, leaving))
+    power.count_held(None)
+    assert power.headroom_watts("rack-a") == 2_500
 
 
 def test_a_report_has_what_is_left_by_all_above():
@@ -439,6 +454,9 @@ class History(RuleBasedStateMachine):
         for spec in self.specs.values():
             fresh.upsert(spec)
         fresh.hold(self.held)
+        watts, below = self.power.entries([(7, self.held)]), self.power.below(self.held)
+        assert set(watts.gangs.tolist()) <= {7}
+        assert np.bincount(watts.slots, watts.amounts[0], len(below)).tolist() == below.tolist()
         assert self.power.problems() == fresh.problems()
         for domain in [*DOMAINS, "gone"]:
             below = self.below(domain, self.reserved)
