@@ -9,7 +9,7 @@ from jobs import digits_job
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-EPOCHS = 3
+EPOCHS = 2
 """Long enough that whatever a test does still finds the job in the middle, on a fast machine too."""
 
 
