@@ -14,19 +14,21 @@
 
 namespace datahall {
 
-// More dynamic shared memory than this has to be asked for, kernel by kernel.
-inline constexpr std::size_t shared_bytes_without_asking = 48 * 1024;
+// Lets `kernel` have up to `most` bytes of dynamic shared memory on the current device; to be called before each launch,
+// since nobody knows on which devices it was. Who does not ask has 48 KiB, of static and dynamic shared memory together.
+//
+// `most` is what the device has room for, and not what one launch wants: another thread may be about to launch the same
+// kernel with more.
+template <typename... Parameters>
+int allow_shared(void (*kernel)(Parameters...), std::size_t most) {
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                              static_cast<int>(most));
+}
 
 // Starts `kernel` on `stream`; 0, or the cudaError_t that says why it was not started.
 template <typename... Parameters, typename... Arguments>
 int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes, void* stream,
            Arguments... arguments) {
-  if (shared_bytes > shared_bytes_without_asking) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                   static_cast<int>(shared_bytes));
-    if (error != cudaSuccess) return error;
-  }
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;

@@ -477,8 +477,12 @@ int launch_sample(const SamplingArguments& a, long long rows, int shared_bytes, 
   int threads = fewest_threads;
   while (threads < most_threads && threads * count * 2 < a.vocabulary) threads *= 2;
   const dim3 grid(static_cast<unsigned>(rows)), block(static_cast<unsigned>(threads));
-  if (bits + row <= room) return launch(sample<Element, count, true>, grid, block, bits + row, stream, a);
-  return launch(sample<Element, count, false>, grid, block, bits, stream, a);
+  const auto start = [&](auto kernel, std::size_t bytes) {
+    const int error = allow_shared(kernel, room);
+    return error != 0 ? error : launch(kernel, grid, block, bytes, stream, a);
+  };
+  if (bits + row <= room) return start(sample<Element, count, true>, bits + row);
+  return start(sample<Element, count, false>, bits);
 }
 
 template <typename Element>

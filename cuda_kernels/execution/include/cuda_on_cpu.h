@@ -66,6 +66,7 @@ unsigned long long datahall_cpu_atomic(int how, void* at, int bytes, unsigned lo
                                        unsigned long long expected);
 
 void* datahall_cpu_dynamic_shared();
+void datahall_cpu_allow_shared(const void* kernel, std::size_t most);
 int datahall_cpu_launch(const void* kernel, void (*call)(const void*), const void* arguments,
                         std::size_t arguments_bytes, const unsigned* grid, const unsigned* block,
                         std::size_t shared_bytes);
@@ -242,6 +243,13 @@ __forceinline__ void __stcs(T* to, T value) {
 #include "cuda_small_floats.h"
 
 namespace datahall {
+
+// As in ../../csrc/platform.cuh: what a kernel may have of dynamic shared memory, if it is more than is had unasked.
+template <typename... Parameters>
+int allow_shared(void (*kernel)(Parameters...), std::size_t most) {
+  on_cpu::datahall_cpu_allow_shared(reinterpret_cast<const void*>(kernel), most);
+  return cudaSuccess;
+}
 
 // Runs `kernel` to its end; 0, cudaErrorInvalidConfiguration, or cudaErrorLaunchFailure if anything is to be reported.
 template <typename... Parameters, typename... Arguments>

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <deque>
 #include <numeric>
+#include <unordered_map>
 
 #include "switch.h"
 #include "watch.h"
@@ -468,6 +469,9 @@ void run_block(std::uint64_t linear) {
   if (!is_stopped && ended != threads) report_deadlock();
 }
 
+// Dynamic shared memory that kernels have asked for; 0: they have not.
+std::unordered_map<const void*, std::size_t> asked_shared;
+
 bool check_shape(const unsigned* grid, const unsigned* block, std::size_t shared_bytes) {
   std::string wrong;
   const auto limit = [&](const char* what, std::uint64_t value, std::uint64_t least, std::uint64_t most) {
@@ -484,7 +488,9 @@ bool check_shape(const unsigned* grid, const unsigned* block, std::size_t shared
   limit("block.y", block[1], 1, most_threads);
   limit("block.z", block[2], 1, 64);
   limit("threads of a block", std::uint64_t{block[0]} * block[1] * block[2], 1, most_threads);
-  limit("dynamic shared memory", shared_bytes, 0, 227 * 1024);
+  const std::size_t asked = asked_shared[running_kernel];
+  limit("dynamic shared memory that was asked for", asked, 0, most_shared_bytes);
+  limit("dynamic shared memory", shared_bytes, 0, asked > 0 ? asked : most_unasked_bytes);
   if (wrong.empty()) {
     const auto blocks = static_cast<unsigned __int128>(grid[0]) * grid[1] * grid[2];
     if (blocks >= (1u << block_bits) - 1) wrong = format("more than %u blocks cannot be run here", (1u << block_bits) - 2);
@@ -558,6 +564,8 @@ void* datahall_cpu_dynamic_shared() { return dynamic_shared_memory(); }
 
 int datahall_cpu_clear(void* to, std::size_t bytes) { return clear_memory(to, bytes) ? 0 : 1; }
 
+void datahall_cpu_allow_shared(const void* kernel, std::size_t most) { asked_shared[kernel] = most; }
+
 int datahall_cpu_launch(const void* kernel, void (*call)(const void*), const void* arguments,
                         std::size_t arguments_bytes, const unsigned* grid, const unsigned* block,
                         std::size_t shared_bytes) {
@@ -574,7 +582,7 @@ int datahall_cpu_launch(const void* kernel, void (*call)(const void*), const voi
     body_arguments = arguments;
     is_stopped = false;
     random_state = seed;
-    start_launch_memory(arguments, arguments_bytes, shared_bytes);
+    start_launch_memory(arguments, arguments_bytes, shared_bytes, asked_shared[kernel]);
     const std::uint64_t blocks = std::uint64_t{grid[0]} * grid[1] * grid[2];
     std::vector<std::uint32_t> sequence(blocks);
     std::iota(sequence.begin(), sequence.end(), 0u);

@@ -76,7 +76,12 @@ void check_atomic(const void* address, std::size_t bytes, Site site);
 void join_acquired(std::vector<Acquired>& into, const std::vector<Acquired>& from);
 extern std::vector<Acquired> acquired_by_block;
 
-void start_launch_memory(const void* arguments, std::size_t arguments_bytes, std::size_t shared_bytes);
+// What a block has of static shared memory, and of static and dynamic together; and what it has of both when it asks.
+inline constexpr std::size_t most_unasked_bytes = 48 * 1024, most_shared_bytes = 227 * 1024;
+
+// asked_bytes: of dynamic shared memory; 0: nobody has asked.
+void start_launch_memory(const void* arguments, std::size_t arguments_bytes, std::size_t shared_bytes,
+                         std::size_t asked_bytes);
 void start_block_memory();
 void end_launch_memory();
 void* dynamic_shared_memory();

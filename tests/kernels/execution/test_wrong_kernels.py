@@ -101,7 +101,12 @@ def test_finding_reads_as_a_sentence(wrong: Library, order: tuple[Order, int]) -
         ("too_many_threads_together", "threads of a block = 1056, not 1 to 1024"),
         ("too_deep_a_block", "block.z = 65, not 1 to 64"),
         ("too_high_a_grid", "grid.y = 65536, not 1 to 65535"),
-        ("too_much_dynamic_shared_memory", "dynamic shared memory = 232449, not 0 to 232448"),
+        ("too_much_dynamic_shared_memory", "dynamic shared memory = 49153, not 0 to 49152"),
+        ("too_much_asked_for", "shared memory that was asked for = 232449, not 0 to 232448"),
+        (
+            "more_shared_memory_than_asked_for",
+            "16384 bytes of static and 32772 of dynamic shared memory, of which a block has 49152 unless it asks",
+        ),
     ],
 )
 def test_limits_of_memory_and_launch(wrong: Library, name: str, text: str) -> None:

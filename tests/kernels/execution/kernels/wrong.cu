@@ -195,6 +195,12 @@ __global__ void too_much_shared_memory(const float* x, float* y) {
   y[threadIdx.x] = tile[threadIdx.x];
 }
 
+__global__ void more_shared_memory_than_asked_for(const float* x, float* y) {
+  __shared__ float tile[4 * 1024];
+  tile[threadIdx.x] = x[threadIdx.x];
+  y[threadIdx.x] = tile[threadIdx.x];
+}
+
 }  // namespace
 
 #define LAUNCHER(kernel, blocks, threads, shared_bytes)                                           \
@@ -230,6 +236,7 @@ LAUNCHER(overflowing_index, (1), (2), 0)
 LAUNCHER(endless, (1), (32), 0)
 LAUNCHER(endless_without_access, (1), (32), 0)
 LAUNCHER(too_much_shared_memory, (1), (32), 0)
+LAUNCHER(more_shared_memory_than_asked_for, (1), (32), 32 * 1024 + 4)
 
 extern "C" int launch_no_fence(const float* x, float* y) {
   const int error = datahall::clear(y, 100 * sizeof(float), nullptr);
@@ -245,4 +252,9 @@ SHAPE(too_many_threads, (1), (1025), 0)
 SHAPE(too_many_threads_together, (1), (32, 33), 0)
 SHAPE(too_deep_a_block, (1), (1, 1, 65), 0)
 SHAPE(too_high_a_grid, (1, 65536), (32), 0)
-SHAPE(too_much_dynamic_shared_memory, (1), (32), 227 * 1024 + 1)
+SHAPE(too_much_dynamic_shared_memory, (1), (32), 48 * 1024 + 1)
+
+extern "C" int launch_too_much_asked_for(const float* x, float* y) {
+  const int error = datahall::allow_shared(too_much_shared_memory, 227 * 1024 + 1);
+  return error != 0 ? error : datahall::launch(too_much_shared_memory, dim3(1), dim3(32), 0, nullptr, x, y);
+}
