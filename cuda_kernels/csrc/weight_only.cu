@@ -18,6 +18,7 @@ namespace {
 constexpr int warps = 4;
 constexpr int threads = warps * warp_size;
 constexpr int tile_bytes = 32 * 1024;  // of x in shared memory, for all rows together
+constexpr int at_once = 8;             // inputs that a thread puts there at a time
 constexpr unsigned two_to_23 = 0x4b000000u;
 
 struct WeightOnlyArguments {
@@ -32,7 +33,25 @@ struct WeightOnlyArguments {
   int row_bytes;  // of W
   int group;      // inputs that share a scale
   int groups;     // scales of an output
+  bool x_is_wide;  // rows of x are whole packs, at addresses that these may be read from
 };
+
+// `at_once` inputs from `from`; 0 for those that are not there.
+template <typename Element>
+__device__ __forceinline__ void read_inputs(const Element* from, int there, bool is_wide, float (&values)[at_once]) {
+  constexpr int wide = widest_pack<Element>;
+  if (is_wide && there >= at_once) {
+#pragma unroll
+    for (int at = 0; at < at_once; at += wide) {
+      const auto pack = Pack<Element, wide>::read(from + at);
+#pragma unroll
+      for (int i = 0; i < wide; ++i) values[at + i] = pack.get(i);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < at_once; ++i) values[i] = i < there ? Pack<Element, 1>::read(from + i).get(0) : 0.0f;
+  }
+}
 
 // What is one load of codes: how many there are, and what x is to be multiplied by where it meets each.
 template <int bits>
@@ -77,15 +96,24 @@ __global__ void __launch_bounds__(threads) weight_only(WeightOnlyArguments a) {
   for (int tile_start = 0; tile_start < a.inputs; tile_start += tile) {
     __syncthreads();  // all have done with the tile before
     const int met = min(tile, (a.inputs - tile_start + per_warp - 1) / per_warp * per_warp);
-    for (int at = static_cast<int>(threadIdx.x); at < rows * met; at += threads) {
-      const int row = at / met, in_tile = at % met, input = tile_start + in_tile;
-      const int of_lane = in_tile % per_warp / per_lane, i = in_tile % per_lane;
-      float value = 0.0f;
-      if (input < a.inputs && first_row + row < a.rows) {
-        value = Pack<Element, 1>::read(x + (first_row + row) * a.inputs + input).get(0);
+    // A block has few outputs: what it does for each element of x weighs as much as what it does for a weight.
+#pragma unroll
+    for (int row = 0; row < rows; ++row) {
+      const int left = first_row + row < a.rows ? a.inputs - tile_start : 0;
+      const auto* from = x + (first_row + row) * a.inputs + tile_start;
+      for (int at = static_cast<int>(threadIdx.x) * at_once; at < met; at += threads * at_once) {
+        float values[at_once];
+        read_inputs(from + at, left - at, a.x_is_wide, values);
+#pragma unroll
+        for (int i = 0; i < at_once; ++i) values[i] *= 1.0f / static_cast<float>(1 << Code::left(i));
+        const int of_lane = at % per_warp / per_lane;
+        const int slot = (at / per_warp * per_lane / 4 + at % per_lane / 4) * warp_size + of_lane;
+#pragma unroll
+        for (int four = 0; four < at_once / 4; ++four) {
+          *reinterpret_cast<float4*>(&x_tile[row * tile + (slot + four * warp_size) * 4]) =
+              make_float4(values[four * 4], values[four * 4 + 1], values[four * 4 + 2], values[four * 4 + 3]);
+        }
       }
-      const int slot = (in_tile / per_warp * per_lane / 4 + i / 4) * warp_size + of_lane;
-      x_tile[row * tile + slot * 4 + i % 4] = value / static_cast<float>(1 << Code::left(i));
     }
     __syncthreads();
     for (int step = 0; step * per_warp < met; ++step) {
@@ -185,7 +213,7 @@ int datahall_weight_only(const void* x, const void* codes, const float* scales, 
                       row_bytes >= needed && group > 0 && (group % 32 == 0 || group >= inputs);
   if (!shaped || !is_aligned(codes) || (bits != 8 && bits != 4)) return cudaErrorInvalidValue;
   const WeightOnlyArguments a{x, static_cast<const unsigned char*>(codes), scales, bias, y, rows, inputs, outputs,
-                              row_bytes, group, (inputs + group - 1) / group};
+                              row_bytes, group, (inputs + group - 1) / group, is_aligned(x) && inputs % at_once == 0};
   const auto typed = [&]<typename Element>() {
     return bits == 8 ? launch_bits<Element, 8>(a, multiprocessors, stream)
                      : launch_bits<Element, 4>(a, multiprocessors, stream);

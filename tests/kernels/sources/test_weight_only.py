@@ -29,6 +29,7 @@ def check(
     dtype: torch.dtype,
     group: int = 128,
     multiprocessors: int = 1,
+    misaligned_by: int = 0,
     order: Order = Order.FORWARD,
 ) -> None:
     generator = torch.Generator().manual_seed(1)
@@ -40,7 +41,7 @@ def check(
     laid, row_bytes = packed(codes, bits)
     sizes = (i32(inputs), i32(outputs), i32(row_bytes), i32(group), i32(bits), i32(multiprocessors))
     kernels.check(
-        *("datahall_weight_only", Input("x", x), Input("codes", laid), Input("scales", scales)),
+        *("datahall_weight_only", Input("x", x, misaligned_by), Input("codes", laid), Input("scales", scales)),
         *(Input("bias", bias), Output("y", y), rows, *sizes, i32(DTYPES[dtype]), None),
         order=order,
         seed=1,
@@ -74,6 +75,12 @@ def test_any_order_of_blocks_and_threads(kernels: Library, order: Order, multipr
             order=order,
             multiprocessors=multiprocessors,
         )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=name_of)
+def test_an_address_that_no_wide_load_fits(kernels: Library, dtype: torch.dtype) -> None:
+    sizes = {"rows": 3, "inputs": 1040, "outputs": 9, "bits": 4, "dtype": dtype}
+    check(kernels, **sizes, misaligned_by=dtype.itemsize)
 
 
 @pytest.mark.parametrize(
