@@ -39,32 +39,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no g++ or Python.h"))
 
 
-class OnGpu:
-    """The ops for CUDA tensors as if they were for CPU tensors: arguments go to the GPU, and results come back."""
+class Carried:
+    """The ops for tensors of a device as if they were for CPU tensors: arguments go there, and results come back.
+
+    Storages are carried whole, and each once: gaps, strides, offsets and who shares memory with whom are as they were,
+    and what an op writes to comes back, wherever it is.
+    """
+
+    def __init__(self, ops: Any, device: str) -> None:
+        self._ops, self._device = ops, device
 
     def __getattr__(self, op: str) -> Callable[..., Any]:
-        function = getattr(torch.ops.datahall, op)
+        function = getattr(self._ops, op)
 
         def call(*given: Any) -> Any:
-            there = tree_map(_on_gpu, given)
-            found = function(*there)
-            # What the op has written to.
-            tree_map(_back, given, there)
+            here: dict[int, torch.Tensor] = {}
+            there: dict[int, torch.Tensor] = {}
+
+            def carried(x: Any) -> Any:
+                if not isinstance(x, torch.Tensor):
+                    return x
+                storage = x.untyped_storage()
+                key = storage._cdata
+                if key not in here:
+                    here[key] = torch.empty(0, dtype=torch.uint8).set_(storage)
+                    there[key] = here[key].to(self._device, copy=True)
+                alike = torch.empty(0, dtype=x.dtype, device=self._device)
+                return alike.set_(there[key].untyped_storage(), x.storage_offset(), x.shape, x.stride())
+
+            found = function(*tree_map(carried, given))
+            for key, bytes_ in here.items():
+                bytes_.copy_(there[key])
             return tree_map(lambda x: x.cpu() if isinstance(x, torch.Tensor) else x, found)
 
         return call
-
-
-def _on_gpu(x: Any) -> Any:
-    if not isinstance(x, torch.Tensor):
-        return x
-    # With its gaps, which `cuda()` would close.
-    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda").copy_(x)
-
-
-def _back(given: Any, there: Any) -> None:
-    if isinstance(given, torch.Tensor):
-        given.copy_(there)
 
 
 HAS_GPU = datahall_kernels.available()["rms_norm"].ok
@@ -73,7 +81,10 @@ HAS_GPU = datahall_kernels.available()["rms_norm"].ok
 @pytest.fixture(params=["cpu", *(["gpu"] if HAS_GPU else [])])
 def bindings(request: pytest.FixtureRequest) -> Any:
     """The ops, computed by bindings and kernels."""
-    return OnGpu() if request.param == "gpu" else request.getfixturevalue("bindings_on_cpu")
+    if request.param == "gpu":
+        return Carried(torch.ops.datahall, "cuda")
+    # Carried, too, though there is no other device: so that what the GPU's half needs is tried where there is none.
+    return Carried(request.getfixturevalue("bindings_on_cpu"), "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -259,10 +259,10 @@ def errors(found: Tensor, exact: Tensor) -> tuple[float, float]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", CASES)
-def test_error_is_no_worse_than_that_of_torchs_own_op(bindings: Any, name: str, dtype: str) -> None:
+def test_error_is_no_worse_than_that_of_torchs_own_op(bindings_on_cpu: Any, name: str, dtype: str) -> None:
     make, ours, torchs = CASES[name]
     rounded = {key: tensor.to(DTYPES[dtype]) for key, tensor in make().items()}
-    found, peer = ours(bindings, rounded), torchs(rounded)
+    found, peer = ours(bindings_on_cpu, rounded), torchs(rounded)
     exact = torchs({key: tensor.double() for key, tensor in rounded.items()})
     op, shape = name.split(" ", maxsplit=1)
     rows = []
