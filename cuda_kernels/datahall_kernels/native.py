@@ -6,6 +6,7 @@ when somebody wants to know, because the question starts CUDA in this process.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.util
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from datahall_kernels import families, settings
 
 OLDEST_TORCH = (2, 11)
 OLDEST_CAPABILITY = (8, 0)
+OLDEST_CUDA = (13, 0)
+"""Of the driver: the CUDA runtime in the library asks for it, whatever torch itself is content with."""
 _MODULE = "datahall_kernels._native"
 
 
@@ -30,6 +33,7 @@ class Reason(StrEnum):
     NOT_LOADED = "library does not load"
     NOT_IN_LIBRARY = "not in the library"
     NO_CUDA_DEVICE = "no CUDA device"
+    OLD_DRIVER = "driver too old"
     OLD_DEVICE = "device too old"
     DTYPE = "no kernel for this type"
 
@@ -79,6 +83,13 @@ def load() -> Availability:
 LIBRARY = load()
 
 
+def cuda_of_driver() -> tuple[int, int]:
+    """The newest CUDA that the driver supports; to be asked where there is one."""
+    version = ctypes.c_int()
+    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    return version.value // 1000, version.value % 1000 // 10
+
+
 def judge(op: str, *, library: Availability, device: torch.device | None = None) -> Availability:
     """Whether our kernel can run `op` on `device` (None: torch's current CUDA device), whatever the variable says."""
     if not library.ok:
@@ -89,6 +100,12 @@ def judge(op: str, *, library: Availability, device: torch.device | None = None)
     if not torch.cuda.is_available():
         built = "finds no CUDA device" if torch.version.cuda else "is built without CUDA"
         return Availability(Reason.NO_CUDA_DEVICE, f"torch {torch.__version__} {built}")
+    driver = cuda_of_driver()
+    if driver < OLDEST_CUDA:
+        found, oldest = (".".join(map(str, version)) for version in (driver, OLDEST_CUDA))
+        return Availability(
+            Reason.OLD_DRIVER, f"the driver supports CUDA up to {found}; the kernels need {oldest}"
+        )
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST_CAPABILITY:
         found, oldest = (".".join(map(str, c)) for c in (capability, OLDEST_CAPABILITY))

@@ -170,6 +170,12 @@ def test_the_first_thing_in_the_way_is_the_reason(monkeypatch: pytest.MonkeyPatc
     assert native.judge("rms_norm", library=OK).reason is Reason.NO_CUDA_DEVICE
     assert native.judge("layer_norm", library=OK).reason is Reason.NOT_IN_LIBRARY
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(native, "cuda_of_driver", lambda: (12, 8))
+    # An H100 whose driver is new enough for a torch of CUDA 12.8: launches would fail, one and all.
+    assert native.judge("rms_norm", library=OK) == Availability(
+        Reason.OLD_DRIVER, "the driver supports CUDA up to 12.8; the kernels need 13.0"
+    )
+    monkeypatch.setattr(native, "cuda_of_driver", lambda: (13, 0))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     old = native.judge("rms_norm", library=OK)
     assert old == Availability(

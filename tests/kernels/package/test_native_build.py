@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from datahall_kernels import native
 from native_build import fatbinary, ptxas, toolkit
 from native_build.ptxas import KernelUse
 
@@ -106,6 +107,10 @@ def test_all_of_cuda_is_pinned_to_one_minor() -> None:
 def test_torch_has_the_current_stream_where_the_bindings_look_for_it() -> None:
     loaded = ctypes.CDLL("libtorch_cuda.so", mode=os.RTLD_NOW | os.RTLD_NOLOAD)
     assert loaded.aoti_torch_get_current_cuda_stream
+
+
+def test_a_driver_is_asked_for_that_the_librarys_own_runtime_runs_on() -> None:
+    assert ".".join(map(str, native.OLDEST_CUDA)) == toolkit.CUDA
 
 
 def test_the_build_uses_the_oldest_torch_that_is_served() -> None:
