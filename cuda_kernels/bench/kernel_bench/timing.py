@@ -1,8 +1,9 @@
-"""How long a call takes on a GPU: by events around many calls, with a cold L2 cache, providers in turn."""
+"""How long a call takes on a GPU: by events around it, with a cold L2 cache, providers in turn."""
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Mapping
 
 import torch
@@ -11,8 +12,8 @@ from kernel_bench.cases import Call
 
 SAMPLES = 60
 WARM_UP_CALLS = 5
-SAMPLE_SECONDS = 0.0002
-MOST_CALLS = 50
+MOST_CYCLES_A_SECOND = 2e9
+LEAST_HEAD_START, MOST_HEAD_START = 0.0001, 0.05
 COPY_BYTES = 1 << 30
 GEMM_SIZE = 8192
 
@@ -27,28 +28,36 @@ class Clock:
 
     def medians(self, calls: Mapping[str, Call]) -> dict[str, float]:
         """Seconds of one call, by provider: medians over samples that are taken in turn."""
-        repeats = {}
-        for name, call in calls.items():
-            for _ in range(WARM_UP_CALLS):
-                call()
-            once = self._sample(call, 1)
-            repeats[name] = max(1, min(MOST_CALLS, int(SAMPLE_SECONDS / max(once, 1e-7))))
+        head_starts = {name: self._head_start(call) for name, call in calls.items()}
         found: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(SAMPLES):
             for name, call in calls.items():
-                found[name].append(self._sample(call, repeats[name]))
+                found[name].append(self._sample(call, head_starts[name]))
         return {name: statistics.median(samples) for name, samples in found.items()}
 
-    def _sample(self, call: Call, repeats: int) -> float:
+    def _head_start(self, call: Call) -> float:
+        """Seconds that the GPU is to be kept busy with while the host says what the call is made of.
+
+        Else small kernels would be timed by what Python takes to launch them, 10 us and more each.
+        """
+        for _ in range(WARM_UP_CALLS):
+            call()
+        torch.cuda.synchronize(self._device)
+        before = time.perf_counter()
+        call()
+        return min(max(2 * (time.perf_counter() - before), LEAST_HEAD_START), MOST_HEAD_START)
+
+    def _sample(self, call: Call, head_start: float) -> float:
+        # One call, and not the mean of many: the second would find in L2 what the first has read.
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda._sleep(int(head_start * MOST_CYCLES_A_SECOND))
         self._flush.zero_()
         start.record()
-        for _ in range(repeats):
-            call()
+        call()
         end.record()
         end.synchronize()
         seconds: float = start.elapsed_time(end) / 1000
-        return seconds / repeats
+        return seconds
 
     def peak_bytes(self, call: Call) -> int:
         """Memory that a call takes beyond what is there before it."""
