@@ -21,6 +21,8 @@ OPS = torch.ops.datahall
 DEVICES = ["cpu", *(["cuda"] if datahall_kernels.available()["linear_cross_entropy"].ok else [])]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 IGNORED = -100
+FLOAT32_LEAVES = {"cpu": 0.0, "cuda": 2e-6}
+"""Of a probability: the kernels have a logsumexp of 10 in float32, and the reference in float64."""
 
 
 def ids(value: object) -> str:
@@ -75,9 +77,10 @@ def test_loss_and_gradient_are_those_of_float64(
     assert loss.dtype is torch.float32
     torch.testing.assert_close(loss.double(), exact_loss, rtol=3e-6, atol=3e-6, equal_nan=True)
     assert gradient.dtype is dtype
-    unit = torch.finfo(dtype).eps / 2
+    unit, left = torch.finfo(dtype).eps / 2, FLOAT32_LEAVES[device]
+    smallest = 3e-8 if dtype is torch.float16 else 2e-8
     torch.testing.assert_close(
-        gradient.double(), exact_gradient, rtol=unit * 1.01, atol=3e-8 if dtype is torch.float16 else 2e-8
+        gradient.double(), exact_gradient, rtol=unit * 1.01 + left, atol=smallest + left
     )
 
 
