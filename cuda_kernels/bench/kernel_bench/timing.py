@@ -50,7 +50,7 @@ class Clock:
     def _sample(self, call: Call, head_start: float) -> float:
         # One call, and not the mean of many: the second would find in L2 what the first has read.
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        torch.cuda._sleep(int(head_start * MOST_CYCLES_A_SECOND))
+        torch.cuda._sleep(int(head_start * MOST_CYCLES_A_SECOND))  # type: ignore[no-untyped-call]
         self._flush.zero_()
         start.record()
         call()

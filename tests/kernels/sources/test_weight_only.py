@@ -41,8 +41,9 @@ def check(
     laid, row_bytes = packed(codes, bits)
     sizes = (i32(inputs), i32(outputs), i32(row_bytes), i32(group), i32(bits), i32(multiprocessors))
     kernels.check(
-        *("datahall_weight_only", Input("x", x, misaligned_by), Input("codes", laid), Input("scales", scales)),
-        *(Input("bias", bias), Output("y", y), rows, *sizes, i32(DTYPES[dtype]), None),
+        *("datahall_weight_only", Input("x", x, misaligned_by), Input("codes", laid)),
+        *(Input("scales", scales), Input("bias", bias), Output("y", y)),
+        *(rows, *sizes, i32(DTYPES[dtype]), None),
         order=order,
         seed=1,
     )
