@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(threads) weight_only(WeightOnlyArguments a) {
     __syncthreads();  // all have done with the tile before
     const int met = min(tile, (a.inputs - tile_start + per_warp - 1) / per_warp * per_warp);
     // A block has few outputs: what it does for each element of x weighs as much as what it does for a weight.
-#pragma unroll
+#pragma unroll 1
     for (int row = 0; row < rows; ++row) {
       const int left = first_row + row < a.rows ? a.inputs - tile_start : 0;
       const auto* from = x + (first_row + row) * a.inputs + tile_start;
