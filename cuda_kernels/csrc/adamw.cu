@@ -76,23 +76,6 @@ __device__ __forceinline__ int tensor_of(const AdamWTensor* tensors, int number,
   return low;
 }
 
-// `per_thread` elements from `from`, as many as there are; 0 for the others.
-template <typename Element>
-__device__ __forceinline__ void read_some(const Element* from, int there, float (&values)[per_thread]) {
-  constexpr int wide = widest_pack<Element>;
-  if (there == per_thread && reinterpret_cast<unsigned long long>(from) % 16 == 0) {
-#pragma unroll
-    for (int at = 0; at < per_thread; at += wide) {
-      const auto pack = Pack<Element, wide>::read(from + at);
-#pragma unroll
-      for (int i = 0; i < wide; ++i) values[at + i] = pack.get(i);
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < per_thread; ++i) values[i] = i < there ? Pack<Element, 1>::read(from + i).get(0) : 0.0f;
-  }
-}
-
 template <typename Element>
 __device__ __forceinline__ void write_some(Element* to, int there, const float (&values)[per_thread]) {
   constexpr int wide = widest_pack<Element>;

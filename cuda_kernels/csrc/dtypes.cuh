@@ -129,6 +129,23 @@ __device__ __forceinline__ void read_weights(
   }
 }
 
+// `count` elements from `from`, as many as there are; 0 for the others.
+template <int count, typename Element>
+__device__ __forceinline__ void read_some(const Element* from, int there, float (&values)[count]) {
+  constexpr int wide = widest_pack<Element>;
+  if (there >= count && reinterpret_cast<unsigned long long>(from) % 16 == 0) {
+#pragma unroll
+    for (int at = 0; at < count; at += wide) {
+      const auto pack = Pack<Element, wide>::read(from + at);
+#pragma unroll
+      for (int i = 0; i < wide; ++i) values[at + i] = pack.get(i);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < count; ++i) values[i] = i < there ? Pack<Element, 1>::read(from + i).get(0) : 0.0f;
+  }
+}
+
 // `call` for the type that a code stands for: `call.operator()<Element>()`; an error for a code that is none.
 template <typename Call>
 int with_type(Dtype dtype, const Call& call) {

@@ -33,25 +33,7 @@ struct WeightOnlyArguments {
   int row_bytes;  // of W
   int group;      // inputs that share a scale
   int groups;     // scales of an output
-  bool x_is_wide;  // rows of x are whole packs, at addresses that these may be read from
 };
-
-// `at_once` inputs from `from`; 0 for those that are not there.
-template <typename Element>
-__device__ __forceinline__ void read_inputs(const Element* from, int there, bool is_wide, float (&values)[at_once]) {
-  constexpr int wide = widest_pack<Element>;
-  if (is_wide && there >= at_once) {
-#pragma unroll
-    for (int at = 0; at < at_once; at += wide) {
-      const auto pack = Pack<Element, wide>::read(from + at);
-#pragma unroll
-      for (int i = 0; i < wide; ++i) values[at + i] = pack.get(i);
-    }
-  } else {
-#pragma unroll
-    for (int i = 0; i < at_once; ++i) values[i] = i < there ? Pack<Element, 1>::read(from + i).get(0) : 0.0f;
-  }
-}
 
 // What is one load of codes: how many there are, and what x is to be multiplied by where it meets each.
 template <int bits>
@@ -103,7 +85,7 @@ __global__ void __launch_bounds__(threads) weight_only(WeightOnlyArguments a) {
       const auto* from = x + (first_row + row) * a.inputs + tile_start;
       for (int at = static_cast<int>(threadIdx.x) * at_once; at < met; at += threads * at_once) {
         float values[at_once];
-        read_inputs(from + at, left - at, a.x_is_wide, values);
+        read_some(from + at, left - at, values);
 #pragma unroll
         for (int i = 0; i < at_once; ++i) values[i] *= 1.0f / static_cast<float>(1 << Code::left(i));
         const int of_lane = at % per_warp / per_lane;
@@ -213,7 +195,7 @@ int datahall_weight_only(const void* x, const void* codes, const float* scales, 
                       row_bytes >= needed && group > 0 && (group % 32 == 0 || group >= inputs);
   if (!shaped || !is_aligned(codes) || (bits != 8 && bits != 4)) return cudaErrorInvalidValue;
   const WeightOnlyArguments a{x, static_cast<const unsigned char*>(codes), scales, bias, y, rows, inputs, outputs,
-                              row_bytes, group, (inputs + group - 1) / group, is_aligned(x) && inputs % at_once == 0};
+                              row_bytes, group, (inputs + group - 1) / group};
   const auto typed = [&]<typename Element>() {
     return bits == 8 ? launch_bits<Element, 8>(a, multiprocessors, stream)
                      : launch_bits<Element, 4>(a, multiprocessors, stream);

@@ -281,7 +281,7 @@ class Judge:
         return waits and isinstance(self.quota.workers_in_the_end(kind, hold.model), int)
 
     def _then(self, row: int, column: int, taken: int) -> int:
-        """What is free of a resource with less held back by so much."""
+        """The most that may be free of a resource with so much less held back; `promises` may leave less."""
         nodes = self._hall.nodes
         held_back = int(self._held_back[row, column]) - taken
         if self._coming is not None:
